@@ -1,0 +1,96 @@
+# dsacal: one Makefile, one program.
+#
+#   CONFIG   release | asan | debug        objects and program live in build/<configuration>/
+#   CUDA     auto | 0 | 1                  auto: with the GPU backend if nvcc is found
+#   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
+#   CC       gcc | clang
+CONFIG ?= release
+CUDA   ?= auto
+STATIC ?= 0
+CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
+
+B := build/$(CONFIG)$(if $(filter 1,$(STATIC)),-static)$(if $(filter gcc,$(CC)),,-$(notdir $(CC)))
+
+VERSION := $(shell sed -n 's/^\#\# \[*\([0-9][0-9.]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
+COMMIT  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+
+MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
+BLIS_DIR  := $(firstword $(wildcard /usr/include/$(MULTIARCH)/blis-openmp /usr/include/$(MULTIARCH)/blis-pthread /usr/include/blis))
+# The program runs where it was built unless it is linked to travel.
+ARCH := $(if $(filter 1,$(STATIC)),x86-64-v3,native)
+
+WARN   := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror
+CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g -march=$(ARCH) -fno-math-errno -fno-trapping-math -fopenmp $(WARN) \
+          -Iinclude -Ikernels -isystem $(BLIS_DIR) -MMD -MP $(EXTRA_CFLAGS)
+ifeq ($(CONFIG),asan)
+CFLAGS += -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+LDFLAGS += -fsanitize=address,undefined
+endif
+ifeq ($(CONFIG),debug)
+CFLAGS += -O0
+endif
+LDFLAGS += -fopenmp
+
+SMALL_LIBS := -lblis -lyaml -lzstd -ljansson -lpcre2-8 -lnettle
+ifeq ($(STATIC),1)
+LIBS := -Wl,-Bstatic $(SMALL_LIBS) -Wl,-Bdynamic -lpthread -lm
+else
+LIBS := $(SMALL_LIBS) -lpthread -lm
+endif
+ifneq ($(wildcard /usr/lib/$(MULTIARCH)/blis-openmp),)
+LDFLAGS += -L/usr/lib/$(MULTIARCH)/blis-openmp
+endif
+
+STAGES  := base data backend model calib report
+LIB_SRC := $(sort $(foreach s,$(STAGES),$(wildcard src/$(s)/*.c)))
+CLI_SRC := $(sort $(wildcard src/cli/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$B/%.o)
+CLI_OBJ := $(CLI_SRC:%.c=$B/%.o)
+UNIT_SRC := $(sort $(foreach s,$(STAGES),$(wildcard tests/$(s)/test_*.c)))
+UNIT     := $(UNIT_SRC:%.c=$B/%)
+
+.PHONY: all
+## all: build the program, build/dsacal
+all: $B/dsacal
+	@ln -sfn $(patsubst build/%,%,$B)/dsacal build/dsacal
+
+$B/dsacal: $(CLI_OBJ) $B/libdsacal.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$B/libdsacal.a: $(LIB_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$B/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+# The version and commit are compiled into one file only, which is remade when they change.
+$B/version.stamp: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION) $(COMMIT)' | cmp -s - $@ || echo '$(VERSION) $(COMMIT)' > $@
+$B/src/report/provenance.o: $B/version.stamp
+$B/src/report/provenance.o: CFLAGS += -DDSA_VERSION='"$(VERSION)"' -DDSA_COMMIT='"$(COMMIT)"'
+.PHONY: FORCE
+FORCE:
+
+$B/tests/%: tests/%.c $B/libdsacal.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Itests -o $@ $< $B/libdsacal.a $(LDFLAGS) $(LIBS) -lcmocka
+
+.PHONY: unit
+## unit: build and run the unit tests of this configuration
+unit: $(UNIT)
+	@scripts/run_unit.sh $(UNIT)
+
+.PHONY: clean
+## clean: remove build/
+clean:
+	rm -rf build
+
+.PHONY: help
+## help: this list
+help:
+	@sed -n 's/^## \([a-z-]*\): /  make \1|/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
+
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT:=.d)
