@@ -20,15 +20,14 @@ struct dsa_arena {
 void dsa_arena_init(struct dsa_arena *arena);
 void dsa_arena_release(struct dsa_arena *arena);
 
-/* count × size zeroed bytes. DSA_E_MEMORY (naming `what`) when the product overflows or the system has none. */
-DSA_CHECKED enum dsa_status dsa_arena_alloc(struct dsa_arena *arena, size_t count, size_t size, const char *what,
-                                            void *out /* void ** */, struct dsa_error *err);
-/* A copy of text[0..length) with a NUL behind it. */
-DSA_CHECKED enum dsa_status dsa_arena_text(struct dsa_arena *arena, const char *text, size_t length, char **out,
-                                           struct dsa_error *err);
+/* count × size zeroed bytes, or NULL with err naming `what` (the status is then DSA_E_MEMORY) when the product
+ * overflows or the system has none. */
+DSA_CHECKED void *dsa_arena_alloc(struct dsa_arena *arena, size_t count, size_t size, const char *what,
+                                  struct dsa_error *err);
+/* A copy of text[0..length) with a NUL behind it; NULL as above. */
+DSA_CHECKED char *dsa_arena_text(struct dsa_arena *arena, const char *text, size_t length, struct dsa_error *err);
 
-/* Outside arenas: malloc with the same error text; free() it. 64-byte aligned, zeroed. */
-DSA_CHECKED enum dsa_status dsa_alloc(size_t count, size_t size, const char *what, void *out /* void ** */,
-                                      struct dsa_error *err);
+/* Outside arenas: zeroed, 64-byte aligned, NULL as above; free() it. */
+DSA_CHECKED void *dsa_alloc(size_t count, size_t size, const char *what, struct dsa_error *err);
 
 #endif

@@ -19,14 +19,15 @@ static size_t rounded(size_t bytes)
 	return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-static enum dsa_status too_much(size_t count, size_t size, const char *what, struct dsa_error *err)
+static void *too_much(size_t count, size_t size, const char *what, struct dsa_error *err)
 {
-	return dsa_fail(err, DSA_E_MEMORY,
-	                "no memory for %s: %zu x %zu bytes; use fewer or shorter documents, or a smaller --host-memory",
-	                what, count, size);
+	dsa_fail(err, DSA_E_MEMORY,
+	         "no memory for %s: %zu x %zu bytes; use fewer or shorter documents, or a smaller --host-memory", what,
+	         count, size);
+	return NULL;
 }
 
-enum dsa_status dsa_alloc(size_t count, size_t size, const char *what, void *out, struct dsa_error *err)
+void *dsa_alloc(size_t count, size_t size, const char *what, struct dsa_error *err)
 {
 	void *memory = NULL;
 	size_t bytes;
@@ -37,8 +38,7 @@ enum dsa_status dsa_alloc(size_t count, size_t size, const char *what, void *out
 	if (!memory)
 		return too_much(count, size, what, err);
 	memset(memory, 0, bytes);
-	*(void **)out = memory;
-	return DSA_OK;
+	return memory;
 }
 
 void dsa_arena_init(struct dsa_arena *arena)
@@ -56,8 +56,7 @@ void dsa_arena_release(struct dsa_arena *arena)
 	arena->bytes = 0;
 }
 
-enum dsa_status dsa_arena_alloc(struct dsa_arena *arena, size_t count, size_t size, const char *what, void *out,
-                                struct dsa_error *err)
+void *dsa_arena_alloc(struct dsa_arena *arena, size_t count, size_t size, const char *what, struct dsa_error *err)
 {
 	size_t bytes;
 	if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 4)
@@ -83,19 +82,13 @@ enum dsa_status dsa_arena_alloc(struct dsa_arena *arena, size_t count, size_t si
 	block->used += bytes;
 	arena->bytes += bytes;
 	memset(memory, 0, bytes);
-	*(void **)out = memory;
-	return DSA_OK;
+	return memory;
 }
 
-enum dsa_status dsa_arena_text(struct dsa_arena *arena, const char *text, size_t length, char **out,
-                               struct dsa_error *err)
+char *dsa_arena_text(struct dsa_arena *arena, const char *text, size_t length, struct dsa_error *err)
 {
-	char *copy;
-	enum dsa_status status = dsa_arena_alloc(arena, length + 1, 1, "text", &copy, err);
-	if (status)
-		return status;
-	if (length)
+	char *copy = dsa_arena_alloc(arena, length + 1, 1, "text", err);
+	if (copy && length)
 		memcpy(copy, text, length);
-	*out = copy;
-	return DSA_OK;
+	return copy;
 }

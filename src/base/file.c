@@ -80,10 +80,11 @@ enum dsa_status dsa_file_read(const char *path, size_t limit, struct dsa_arena *
 		                  size, limit);
 		goto cleanup;
 	}
-	char *buffer;
-	status = dsa_arena_alloc(arena, size + 1, 1, path, &buffer, err);
-	if (status)
+	char *buffer = dsa_arena_alloc(arena, size + 1, 1, path, err);
+	if (!buffer) {
+		status = DSA_E_MEMORY;
 		goto cleanup;
+	}
 	while (done < size) {
 		ssize_t got = read(fd, buffer + done, size - done);
 		if (got < 0 && errno == EINTR)
@@ -197,10 +198,9 @@ enum dsa_status dsa_file_join(struct dsa_arena *arena, const char *dir, const ch
 {
 	size_t dir_length = strlen(dir), name_length = strlen(name);
 	bool slash = dir_length && dir[dir_length - 1] != '/';
-	char *path;
-	enum dsa_status status = dsa_arena_alloc(arena, dir_length + slash + name_length + 1, 1, "a path", &path, err);
-	if (status)
-		return status;
+	char *path = dsa_arena_alloc(arena, dir_length + slash + name_length + 1, 1, "a path", err);
+	if (!path)
+		return DSA_E_MEMORY;
 	memcpy(path, dir, dir_length);
 	if (slash)
 		path[dir_length] = '/';
@@ -235,18 +235,21 @@ enum dsa_status dsa_file_list(const char *path, struct dsa_arena *arena, char **
 			continue;
 		if (used == room) {
 			size_t wider = room ? 2 * room : 64;
-			char **grown;
-			status = dsa_arena_alloc(arena, wider, sizeof *grown, "a directory listing", &grown, err);
-			if (status)
+			char **grown = dsa_arena_alloc(arena, wider, sizeof *grown, "a directory listing", err);
+			if (!grown) {
+				status = DSA_E_MEMORY;
 				break;
+			}
 			if (used)
 				memcpy(grown, list, used * sizeof *grown);
 			list = grown;
 			room = wider;
 		}
-		status = dsa_arena_text(arena, entry->d_name, strlen(entry->d_name), &list[used], err);
-		if (status)
+		list[used] = dsa_arena_text(arena, entry->d_name, strlen(entry->d_name), err);
+		if (!list[used]) {
+			status = DSA_E_MEMORY;
 			break;
+		}
 		used++;
 	}
 	closedir(dir);
