@@ -1,0 +1,35 @@
+/* calibration.h: the main job in order: overlap and base, noise floor, budget check, baselines, search, emission.
+ *
+ * It knows an evaluator (usually the journal's) and fills struct dsa_results; files, terminals and models are others'
+ * affair. Run again over a full journal it gives the same results without asking a model: that is what resume and solve
+ * are. */
+#ifndef DSA_CALIBRATION_H
+#define DSA_CALIBRATION_H
+
+#include "dsa/log.h"
+#include "dsa/results.h"
+
+struct dsa_calibration_options {
+	struct dsa_search_options search;
+	bool budget_given;            /* false: mean KL ≤ max(0.01, 3 × noise floor) */
+	const char *const *baselines; /* (baseline_count) patterns beside uniform-1/2 and uniform-1/4 */
+	int baseline_count;
+	uint64_t seed; /* of the noise floor; 0 is taken as 1 */
+	bool overlap;  /* measure the overlap matrix */
+	const struct dsa_search_progress *progress;
+	const struct dsa_log *log;
+};
+
+/* Fills everything of results that comes from measuring; the caller fills names and provenance. DSA_E_USAGE for a KL
+ * budget under the noise floor, with both numbers. known_only: the evaluator may answer DSA_E_MISSING (solve);
+ * *complete as in dsa_search_greedy. */
+DSA_CHECKED enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_evaluator *evaluator,
+                                                const struct dsa_calibration_options *options, struct dsa_arena *arena,
+                                                bool *complete, struct dsa_error *err);
+/* evaluate: one pattern against the reference on every document of both splits together (calibration only if heldout is
+ * false); fills base, quality, corpora, work. */
+DSA_CHECKED enum dsa_status dsa_calibration_evaluate(struct dsa_results *results, struct dsa_evaluator *evaluator,
+                                                     const char *pattern, struct dsa_arena *arena,
+                                                     struct dsa_error *err);
+
+#endif

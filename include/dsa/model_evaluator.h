@@ -1,0 +1,37 @@
+/* model_evaluator.h: the evaluator that runs a model: batches of a spool through the forward pass.
+ *
+ * Savings of method.md that change no number: a pattern starts behind the longest prefix whose state is kept, positions
+ * below K are run once per batch, S layers run no indexer, the reference's final hidden states are kept for the head
+ * products. What the state pool cannot hold is run again. `naive` switches all of them off; the bits are the same. */
+#ifndef DSA_MODEL_EVALUATOR_H
+#define DSA_MODEL_EVALUATOR_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "dsa/evaluator.h"
+#include "dsa/log.h"
+#include "dsa/model.h"
+#include "dsa/spool.h"
+#include "dsa/status.h"
+
+struct dsa_model_evaluator_options {
+	size_t host_memory; /* bytes the state pool may take */
+	bool naive;
+	const volatile sig_atomic_t *stop; /* set by a signal handler; may be NULL */
+	const struct dsa_log *log;
+};
+
+/* Borrows model and spool, which must outlive it. reference: the pattern measured against (model.config.native). */
+DSA_CHECKED enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_model *model,
+                                                     const struct dsa_spool *spool, const char *reference,
+                                                     const struct dsa_model_evaluator_options *options,
+                                                     struct dsa_error *err);
+
+/* The shape of a spool's evaluator without a model (solve, tests). Memory from arena. */
+DSA_CHECKED enum dsa_status dsa_evaluator_shape_of(struct dsa_evaluator_shape *shape, const struct dsa_spool *spool,
+                                                   int layers, int topk, const char *reference, struct dsa_arena *arena,
+                                                   struct dsa_error *err);
+
+#endif

@@ -1,0 +1,38 @@
+/* overlap.h: how alike the selections of two layers are: Overlap(i, j) = mean over scored queries of |S_i ∩ S_j| / K.
+ *
+ * A diagnosis and an ordering prior, never the judge (method.md). Kept per document and position bucket so that means,
+ * errors and tables can be rebuilt from the journal. Only scored positions count, so every query has K selected. */
+#ifndef DSA_OVERLAP_H
+#define DSA_OVERLAP_H
+
+#include <stdint.h>
+
+#include "dsa/arena.h"
+#include "dsa/metrics.h"
+#include "dsa/status.h"
+
+/* One document: counts[p][i·L + j] for j ≥ i, Σ over its scored queries in position bucket p of |S_i ∩ S_j|. */
+struct dsa_doc_overlap {
+	int32_t document;
+	int32_t layers;
+	int64_t queries[DSA_POSITION_BUCKETS];
+	int64_t *counts[DSA_POSITION_BUCKETS]; /* (L·L) or NULL where there are no queries */
+};
+
+struct dsa_overlap {
+	int corpora, layers, topk;
+	int64_t *queries;   /* (corpora, DSA_POSITION_BUCKETS) */
+	int64_t *counts;    /* (corpora, DSA_POSITION_BUCKETS, L, L) upper triangle */
+	double *sum, *sum2; /* (corpora, L, L) over documents, for the standard error of the mean over documents */
+	int *documents;     /* (corpora) */
+};
+
+DSA_CHECKED enum dsa_status dsa_overlap_init(struct dsa_overlap *overlap, int corpora, int layers, int topk,
+                                             struct dsa_arena *arena, struct dsa_error *err);
+void dsa_overlap_add(struct dsa_overlap *overlap, int corpus, const struct dsa_doc_overlap *document);
+/* In 0 … 1, symmetric, NaN when nothing was counted. position: a bucket, or -1 for all. */
+double dsa_overlap_at(const struct dsa_overlap *overlap, int corpus, int position, int i, int j);
+/* Half width of one standard error over documents (of document means); NaN under two documents. */
+double dsa_overlap_se(const struct dsa_overlap *overlap, int corpus, int i, int j);
+
+#endif

@@ -1,0 +1,80 @@
+/* results.h: everything a run found, as plain data: what calibrate fills, results.json stores and reports show.
+ *
+ * Names follow results.json (design.md). All memory belongs to one arena; strings are borrowed from it. */
+#ifndef DSA_RESULTS_H
+#define DSA_RESULTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dsa/metrics.h"
+#include "dsa/overlap.h"
+#include "dsa/search.h"
+
+struct dsa_result_corpus {
+	const char *name;
+	double weight;
+	char digest[65];
+	int documents, documents_calibration, documents_heldout, unscored, cut;
+	int64_t tokens, scored, scored_calibration, scored_heldout;
+	struct dsa_quality calibration, heldout; /* of the emitted pattern */
+	double noise_floor;                      /* mean KL on calibration documents */
+};
+
+struct dsa_result_baseline {
+	const char *name;    /* "uniform-1/2", or the pattern given */
+	const char *pattern; /* (L) */
+	struct dsa_quality calibration, heldout;
+};
+
+struct dsa_best {
+	int shared;
+	const char *pattern;
+	double kl, heldout_kl;
+};
+
+struct dsa_result_work {
+	int64_t token_layers, refine_token_layers, head_tokens, token_layers_naive;
+	double seconds;
+};
+
+/* Comes last in files: the only part, with work.seconds, that may differ between two runs of the same inputs. */
+struct dsa_provenance {
+	const char *version, *commit, *device, *date; /* date: ISO 8601 UTC of the journal's creation */
+	int threads;
+	uint64_t host_memory; /* bytes the state pool could take */
+	int64_t executed;     /* token-layers really run, repeats of evicted states included */
+	uint64_t peak_memory; /* bytes, high-water resident size of this process */
+};
+
+struct dsa_results {
+	int layers, topk;
+	const char *pattern, *reference; /* emitted; what it was measured against (all F, or native) */
+	const char *search;              /* "exact", "naive" */
+	enum dsa_objective objective;
+	struct dsa_budget budget;
+	bool default_budget; /* none was given */
+	/* Model. */
+	const char *model_name, *architecture, *fingerprint;
+	/* Documents. */
+	int context;
+	uint64_t seed;
+	double holdout;
+	struct dsa_result_corpus *corpora;
+	int corpus_count;
+	struct dsa_quality quality, heldout; /* of the emitted pattern; heldout.documents 0 = none */
+	struct dsa_quality base;             /* of the reference: KL 0, its NLL */
+	double noise_floor;
+	struct dsa_trace trace;
+	struct dsa_best *best;
+	int best_count;
+	struct dsa_result_baseline *baselines;
+	int baseline_count;
+	struct dsa_overlap overlap;
+	struct dsa_result_work work;
+	struct dsa_provenance provenance;
+	/* Layer costs for the gain table, per model dimensions (model.md, sizes). */
+	int hidden, heads, index_heads, index_dim, latent, rope, q_rank;
+};
+
+#endif
