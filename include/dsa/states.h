@@ -1,0 +1,41 @@
+/* states.h: the pool of kept states, so that a pattern starts behind what was run before.
+ *
+ * A state (residual stream and selection in force, dsa_forward_save) in front of layer m depends on the documents and
+ * on the first m letters of the pattern, on nothing else. So an entry is keyed by (batch, first m letters), and the
+ * longest key that is a prefix of a pattern is where that pattern may start. That one rule covers candidates that start
+ * at their own flip, a committed winner whose trajectory becomes the base, and a candidate that repeats its last
+ * trajectory up to the committed flip.
+ *
+ * Worth keeping is what a candidate of the next step can start from: prefixes of the base with at most one letter
+ * changed. The pool is bounded; a pure plan spreads what fits evenly over the layers. What is not kept is run again:
+ * same bits. */
+#ifndef DSA_STATES_H
+#define DSA_STATES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dsa/status.h"
+
+struct dsa_states;
+
+/* image_bytes (batches): bytes of one state of each batch, 0 for a batch of which nothing is to be kept. limit: bytes
+ * the pool may hold. */
+DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, int layers, int batches, const size_t *image_bytes,
+                                            size_t limit, struct dsa_error *err);
+void dsa_states_close(struct dsa_states *states);
+/* Keep every how-many-th layer of the base's path and of a candidate's; 0 = nothing. What open() planned. */
+void dsa_states_strides(const struct dsa_states *states, int *base, int *candidate);
+/* A new base pattern: entries that no candidate of it can start from are dropped. */
+DSA_CHECKED enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, struct dsa_error *err);
+/* The kept state of `batch` with the longest prefix of pattern: *layer letters long, NULL and 0 if none. */
+const void *dsa_states_find(const struct dsa_states *states, int batch, const char *pattern, int *layer);
+/* Room for the state of pattern[0..layer) if it is worth keeping, not there yet and fits; else NULL. The caller fills
+ * it before the next call, or gives it back with dsa_states_forget(). Lack of host memory is no error: it is not kept.
+ */
+void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer);
+void dsa_states_forget(struct dsa_states *states, int batch, const void *image);
+size_t dsa_states_bytes(const struct dsa_states *states); /* held now */
+
+#endif
