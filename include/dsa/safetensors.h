@@ -38,6 +38,10 @@ const struct dsa_stored *dsa_checkpoint_find(const struct dsa_checkpoint *checkp
  * `rows`. Any of F32, F16, BF16 (F8 with its scales comes later) is accepted. */
 DSA_CHECKED enum dsa_status dsa_checkpoint_get(const struct dsa_checkpoint *checkpoint, const char *name, int64_t rows,
                                                int64_t cols, const struct dsa_stored **out, struct dsa_error *err);
+/* The same for any number of dimensions (packed experts have three). */
+DSA_CHECKED enum dsa_status dsa_checkpoint_get_shape(const struct dsa_checkpoint *checkpoint, const char *name,
+                                                     int dims, const int64_t *shape, const struct dsa_stored **out,
+                                                     struct dsa_error *err);
 int dsa_checkpoint_count(const struct dsa_checkpoint *checkpoint);
 const struct dsa_stored *dsa_checkpoint_at(const struct dsa_checkpoint *checkpoint, int index); /* sorted by name */
 /* Per shard: its path and its header's raw bytes, for fingerprints. */
