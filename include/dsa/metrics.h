@@ -5,8 +5,8 @@
  * anybody prints can be rebuilt from it without a model. Sums are doubles, added in position order within a document
  * and in document order between documents, so figures never depend on how work was scheduled.
  *
- * Position bucket p holds positions K·2^p ≤ t < K·2^(p+1). KL bin 0 holds KL < 1e-12; bin i ≥ 1 holds
- * 1e-12·g^(i-1) ≤ KL < 1e-12·g^i with g = 1.0175, so the geometric middle is within 0.9% of any member. */
+ * Position bucket p holds positions K·2^p ≤ t < K·2^(p+1), the last one all above. KL bin 0 holds KL < 1e-12; bin i ≥ 1
+ * holds 1e-12·g^(i-1) ≤ KL < 1e-12·g^i with g = 1.0175, so the geometric middle is within 0.9% of any member. */
 #ifndef DSA_METRICS_H
 #define DSA_METRICS_H
 
@@ -54,23 +54,23 @@ DSA_CHECKED enum dsa_status dsa_doc_stats_collect(struct dsa_doc_stats *stats, i
                                                   const struct dsa_row_figures *figures, const int *positions,
                                                   int count, struct dsa_arena *arena, struct dsa_error *err);
 
-/* Everything known about one pattern over the documents measured so far. */
+/* Everything known about one pattern over the documents measured so far. Memory comes from the arena as documents
+ * bring it: a histogram exists only for a corpus and position bucket that has tokens. */
 struct dsa_measure {
 	int corpora, documents;
 	const double *weights;   /* (corpora) borrowed */
 	const int *corpus_of;    /* (documents) borrowed */
 	struct dsa_sums *totals; /* (documents); tokens 0 = not measured */
-	struct dsa_sums *at;     /* (corpora, DSA_POSITION_BUCKETS) summed in the order of dsa_measure_close */
-	uint64_t *bins;          /* (corpora, DSA_POSITION_BUCKETS, DSA_KL_BINS) */
-	struct dsa_sums *
-	    *by_doc; /* (documents) → (DSA_POSITION_BUCKETS) or NULL, so that `at` is summed in document order */
+	struct dsa_sums **at; /* (documents) → (buckets[d]); kept apart, so that they are summed in document order */
+	uint8_t *buckets;     /* (documents) position buckets up to the last in use */
+	uint64_t **bins;      /* (corpora · DSA_POSITION_BUCKETS) → (DSA_KL_BINS) or NULL */
 	struct dsa_arena *arena;
 };
 
 DSA_CHECKED enum dsa_status dsa_measure_init(struct dsa_measure *measure, int corpora, int documents,
                                              const double *weights, const int *corpus_of, struct dsa_arena *arena,
                                              struct dsa_error *err);
-/* Takes a document in; any order, each once. */
+/* Takes a document in; any order, each once. Nothing of stats is kept by reference. */
 DSA_CHECKED enum dsa_status dsa_measure_add(struct dsa_measure *measure, const struct dsa_doc_stats *stats,
                                             struct dsa_error *err);
 
@@ -95,7 +95,7 @@ enum { DSA_ALL_CORPORA = -1 };
 /* Per corpus: mean = Σ/n over tokens, SE by the ratio estimator over documents: with r = Σy/Σn, SE² = D/(D-1) · Σ(y_d -
  * r·n_d)² / (Σn)². Across corpora: Σ w·mean / Σ w, SE = sqrt(Σ w² se²) / Σ w over the corpora that have documents;
  * quantiles over tokens, a token of corpus c weighing w_c / n_c. A quantile is the smallest bin value whose cumulated
- * weight reaches it. */
+ * weight reaches it, and never above kl_max. by_position holds the buckets that have tokens, ascending. */
 void dsa_measure_quality(const struct dsa_measure *measure, int corpus /* or DSA_ALL_CORPORA */, int topk,
                          struct dsa_quality *out);
 /* The objective alone (no histogram): macro mean KL or NLL and its SE. */

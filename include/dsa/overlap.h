@@ -29,6 +29,7 @@ struct dsa_overlap {
 
 DSA_CHECKED enum dsa_status dsa_overlap_init(struct dsa_overlap *overlap, int corpora, int layers, int topk,
                                              struct dsa_arena *arena, struct dsa_error *err);
+/* Documents in a fixed order (batch by batch): the last bit of the standard error depends on it. */
 void dsa_overlap_add(struct dsa_overlap *overlap, int corpus, const struct dsa_doc_overlap *document);
 /* In 0 … 1, symmetric, NaN when nothing was counted. position: a bucket, or -1 for all. */
 double dsa_overlap_at(const struct dsa_overlap *overlap, int corpus, int position, int i, int j);

@@ -18,7 +18,7 @@
 struct dsa_work {
 	int64_t token_layers, naive, head_tokens, executed;
 	const struct dsa_evaluator_shape *shape;
-	struct dsa_work_asked **asked; /* (batches) patterns asked so far */
+	struct dsa_work_asked **asked; /* (batches + 1) patterns asked so far; the last owns the texts */
 	struct dsa_arena *arena;
 };
 

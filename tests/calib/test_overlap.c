@@ -1,0 +1,86 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+
+#include "dsa/overlap.h"
+
+enum { LAYERS = 3, TOPK = 10 };
+
+static struct dsa_overlap overlap;
+static struct dsa_arena arena;
+
+static void begin(void)
+{
+	struct dsa_error err;
+	dsa_arena_init(&arena);
+	assert_int_equal(dsa_overlap_init(&overlap, 2, LAYERS, TOPK, &arena, &err), DSA_OK);
+}
+
+/* One document with `queries` queries in bucket p; c01 common positions of layers 0 and 1, none with layer 2. */
+static void add(int corpus, int p, int64_t queries, int64_t c01)
+{
+	int64_t counts[LAYERS * LAYERS] = {0};
+	struct dsa_doc_overlap document = {.layers = LAYERS};
+	for (int l = 0; l < LAYERS; l++)
+		counts[l * LAYERS + l] = queries * TOPK;
+	counts[1] = c01;
+	document.queries[p] = queries;
+	document.counts[p] = counts;
+	dsa_overlap_add(&overlap, corpus, &document);
+}
+
+static void overlap_is_the_mean_share_of_common_positions(void **state)
+{
+	(void)state;
+	begin();
+	add(0, 0, 20, 150);
+	add(0, 1, 5, 10);
+	add(1, 0, 4, 4);
+	assert_true(dsa_overlap_at(&overlap, 0, 0, 0, 1) == 150.0 / 200.0);
+	assert_true(dsa_overlap_at(&overlap, 0, 1, 0, 1) == 10.0 / 50.0);
+	assert_true(dsa_overlap_at(&overlap, 0, -1, 0, 1) == 160.0 / 250.0);
+	assert_true(dsa_overlap_at(&overlap, 0, -1, 1, 0) == 160.0 / 250.0);
+	assert_true(dsa_overlap_at(&overlap, 0, -1, 2, 2) == 1.0);
+	assert_true(dsa_overlap_at(&overlap, 0, -1, 0, 2) == 0.0);
+	assert_true(dsa_overlap_at(&overlap, 1, -1, 0, 1) == 0.1);
+	dsa_arena_release(&arena);
+}
+
+static void overlap_of_nothing_is_undefined(void **state)
+{
+	(void)state;
+	begin();
+	add(0, 2, 20, 150);
+	assert_true(isnan(dsa_overlap_at(&overlap, 1, -1, 0, 1)));
+	assert_true(isnan(dsa_overlap_at(&overlap, 0, 1, 0, 1)));
+	assert_true(isnan(dsa_overlap_se(&overlap, 0, 0, 1)));
+	dsa_arena_release(&arena);
+}
+
+static void the_error_is_that_of_the_mean_of_document_means(void **state)
+{
+	(void)state;
+	begin();
+	/* Document means 0.5, 0.8, 0.2, 0.9: numpy.std(ddof=1) / 2 = 0.15811388300841897 */
+	add(0, 0, 2, 10);
+	add(0, 1, 10, 80);
+	add(0, 0, 5, 10);
+	add(0, 3, 1, 9);
+	assert_true(fabs(dsa_overlap_se(&overlap, 0, 1, 0) - 0.15811388300841897) < 1e-15);
+	assert_true(dsa_overlap_se(&overlap, 0, 1, 1) == 0);
+	dsa_arena_release(&arena);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(overlap_is_the_mean_share_of_common_positions),
+	    cmocka_unit_test(overlap_of_nothing_is_undefined),
+	    cmocka_unit_test(the_error_is_that_of_the_mean_of_document_means),
+	};
+	return cmocka_run_group_tests_name("overlap", tests, NULL, NULL);
+}
