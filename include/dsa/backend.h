@@ -81,8 +81,8 @@ struct dsa_row_figures {
 struct dsa_backend_limits {
 	int64_t rows; /* most query rows of a call */
 	int64_t keys; /* most key rows */
-	int hidden, heads, latent, topk, vocab, experts, chosen, expert_inner, index_heads,
-	    index_dim;   /* most of each */
+	int hidden, heads, latent, rope, topk, vocab, experts, chosen, expert_inner, index_heads,
+	    index_dim;   /* most of each: D H c r K V E, experts per token, m, h, d */
 	int max_context; /* longest document */
 };
 
@@ -107,8 +107,11 @@ struct dsa_ops {
 	enum dsa_status (*load_weight)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
 	                               enum dsa_dtype stored, struct dsa_error *err);
 
-	/* out (R, D) F32 = table[ids]; with seed ≠ 0 every element is moved by one bf16 ulp, sign = hash(seed,
-	 * position, token id, column): the noise floor's disturbance. ids (R) I32 on the device. */
+	/* out (R, D) F32 = table[ids]; with seed ≠ 0 every element is moved by one bf16 ulp of its own magnitude, sign
+	 * = hash(seed, position, token id, column): the noise floor's disturbance. ids (R) I32 on the device. The ulp
+	 * is 2^(e - 7), e the exponent of the element rounded to bf16 (≥ -126). With m(x) the finaliser
+	 * x ^= x >> 30, x *= 0xbf58476d1ce4e5b9, x ^= x >> 27, x *= 0x94d049bb133111eb, x ^= x >> 31 on uint64, row =
+	 * m(seed ^ m(position · 2^32 + id)) and the sign of column j is minus iff m(row + j) is odd. */
 	enum dsa_status (*embed)(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table,
 	                         const int32_t *ids, const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 	/* out (R, D) act = x · weight / sqrt(mean x² + eps); x F32 or act. out may be x when the types are equal. */
@@ -175,6 +178,9 @@ struct dsa_ops {
 	 * ascending on the device. */
 	enum dsa_status (*overlap)(struct dsa_backend *be, int64_t *counts, const int32_t *const *selections,
 	                           int layers, int topk, int64_t rows, struct dsa_error *err);
+	/* Behind dsa_backend_reserve and dsa_backend_close. */
+	enum dsa_status (*reserve)(struct dsa_backend *be, const struct dsa_backend_limits *limits,
+	                           struct dsa_error *err);
 	void (*close)(struct dsa_backend *be);
 };
 

@@ -1,0 +1,119 @@
+/* The CPU backend: opening, scratch, faults, the operator table. */
+#include "cpu.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <blis.h>
+
+#include "dsa/arena.h"
+
+void *cpu_carve(struct cpu_carve *carve, int64_t count, size_t size)
+{
+	assert(count >= 0);
+	char *piece = carve->base ? carve->base + carve->used : NULL;
+	carve->used += ((size_t)count * size + 63) / 64 * 64;
+	return piece;
+}
+
+struct cpu_carve cpu_scratch(struct dsa_cpu *cpu, size_t bytes)
+{
+	assert(bytes <= cpu->scratch_bytes);
+	return (struct cpu_carve){.base = cpu->scratch};
+}
+
+void cpu_fault_record(struct dsa_cpu *cpu, enum dsa_status code, const char *fmt, ...)
+{
+	if (cpu->fault.code != DSA_OK)
+		return;
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(cpu->fault.text, sizeof cpu->fault.text, fmt, args);
+	va_end(args);
+	cpu->fault.code = code;
+}
+
+static enum dsa_status cpu_wait(struct dsa_backend *be, struct dsa_error *err)
+{
+	struct dsa_cpu *cpu = cpu_of(be);
+	struct cpu_fault fault = cpu->fault;
+	cpu->fault.code = DSA_OK;
+	return fault.code == DSA_OK ? DSA_OK : dsa_fail(err, fault.code, "%s", fault.text);
+}
+
+static size_t larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+static enum dsa_status cpu_reserve(struct dsa_backend *be, const struct dsa_backend_limits *l, struct dsa_error *err)
+{
+	struct dsa_cpu *cpu = cpu_of(be);
+	size_t bytes = cpu_select_bytes(l->keys, l->index_dim, l->max_context, cpu->threads);
+	bytes = larger(bytes, cpu_attention_bytes(l->heads, l->latent + l->rope, l->topk, cpu->threads));
+	bytes = larger(bytes, cpu_route_bytes(l->experts, cpu->threads));
+	bytes =
+	    larger(bytes, cpu_experts_bytes(l->rows, l->hidden, l->expert_inner, l->experts, l->chosen, cpu->threads));
+	bytes = larger(bytes, cpu_compare_bytes(l->vocab, cpu->threads));
+	bytes = larger(bytes, cpu_overlap_bytes(l->max_context, cpu->threads));
+	cpu->max_context = l->max_context > cpu->max_context ? l->max_context : cpu->max_context;
+	if (bytes <= cpu->scratch_bytes)
+		return DSA_OK;
+	free(cpu->scratch);
+	cpu->scratch_bytes = 0;
+	cpu->scratch = dsa_alloc(bytes, 1, "the operators' scratch", err);
+	if (!cpu->scratch)
+		return DSA_E_MEMORY;
+	cpu->scratch_bytes = bytes;
+	return DSA_OK;
+}
+
+static void cpu_close(struct dsa_backend *be)
+{
+	struct dsa_cpu *cpu = cpu_of(be);
+	free(cpu->scratch);
+	free(cpu);
+}
+
+static const struct dsa_ops cpu_ops = {
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .copy = cpu_copy,
+    .wait = cpu_wait,
+    .load_weight = cpu_load_weight,
+    .embed = cpu_embed,
+    .rmsnorm = cpu_rmsnorm,
+    .layernorm = cpu_layernorm,
+    .linear = cpu_linear,
+    .head_linear = cpu_head_linear,
+    .rope = cpu_rope,
+    .store_keys = cpu_store_keys,
+    .select = cpu_select,
+    .attention = cpu_attention,
+    .silu_mul = cpu_silu_mul,
+    .route = cpu_route,
+    .experts = cpu_experts,
+    .gather = cpu_gather,
+    .compare = cpu_compare,
+    .logits = cpu_logits,
+    .overlap = cpu_overlap,
+    .reserve = cpu_reserve,
+    .close = cpu_close,
+};
+
+enum dsa_status dsa_cpu_open(struct dsa_backend **out, const struct dsa_backend_options *options, struct dsa_error *err)
+{
+	struct dsa_cpu *cpu = dsa_alloc(1, sizeof *cpu, "the CPU backend", err);
+	*out = NULL;
+	if (!cpu)
+		return DSA_E_MEMORY;
+	cpu->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
+	cpu->base = (struct dsa_backend){.ops = &cpu_ops, .act = DSA_F32, .weight = DSA_F32, .log = options->log};
+	snprintf(cpu->base.name, sizeof cpu->base.name, "cpu: %d thread%s, BLIS %s", cpu->threads,
+	         cpu->threads == 1 ? "" : "s", bli_info_get_version_str());
+	*out = &cpu->base;
+	return DSA_OK;
+}

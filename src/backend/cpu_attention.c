@@ -1,0 +1,159 @@
+/* Multi-head latent attention over the selected positions, absorbed form.
+ *
+ * A row's selected keys are gathered once, for the sums of values, and transposed, for the logits; both products then
+ * run over vectors with a group of heads in registers. A logit sums dimensions in ascending order, an output sums
+ * positions in ascending order. */
+#include "cpu.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "lanes.h"
+
+enum {
+	HEAD_GROUP = 8, /* heads and */
+	KEY_GROUP = 2,  /* vectors of keys or value columns whose sums are in registers together */
+	TILE = KEY_GROUP * LANES
+};
+
+struct attention_scratch {
+	float *keys;       /* (room, width): selected keys, zeros behind them */
+	float *transposed; /* (width, room) */
+	float *logits;     /* (H, room), then probabilities */
+	int64_t width;     /* c + r, and room K, in whole tiles */
+	int64_t room;
+};
+
+static size_t carve_scratch(struct attention_scratch *s, struct cpu_carve carve, int heads, int width, int topk)
+{
+	s->width = (width + TILE - 1) / TILE * TILE;
+	s->room = (topk + TILE - 1) / TILE * TILE;
+	s->keys = cpu_carve(&carve, s->room * s->width, sizeof *s->keys);
+	s->transposed = cpu_carve(&carve, s->room * s->width, sizeof *s->transposed);
+	s->logits = cpu_carve(&carve, s->room * heads, sizeof *s->logits);
+	return carve.used;
+}
+
+size_t cpu_attention_bytes(int heads, int width, int topk, int threads)
+{
+	struct attention_scratch s;
+	return carve_scratch(&s, (struct cpu_carve){0}, heads, width, topk) * (size_t)threads;
+}
+
+static void gather_keys(const struct attention_scratch *s, struct dsa_tensor keys, const int32_t *selection, int count)
+{
+	for (int64_t i = 0; i < s->room; i++) {
+		float *to = s->keys + i * s->width;
+		int64_t filled = 0;
+		if (i < count) {
+			assert(selection[i] >= 0 && selection[i] < keys.rows);
+			memcpy(to, cpu_row(keys, selection[i]), (size_t)keys.cols * sizeof *to);
+			filled = keys.cols;
+		} else if (i >= lanes_round(count)) {
+			break;
+		}
+		memset(to + filled, 0, (size_t)(s->width - filled) * sizeof *to);
+	}
+	for (int64_t i = 0; i < count; i += LANES)
+		for (int64_t j = 0; j < s->width; j += LANES) {
+			lanes row[LANES];
+			for (int l = 0; l < LANES; l++)
+				row[l] = lanes_load(s->keys + (i + l) * s->width + j);
+			lanes_transpose(row);
+			for (int l = 0; l < LANES; l++)
+				lanes_store(s->transposed + (j + l) * s->room + i, row[l]);
+		}
+}
+
+/* For each of `heads` (a constant) heads: out[a] (TILE columns) = Σ_i x[a][i] · rows[i] (TILE columns). */
+LANES_INLINE void sum_rows(float *out, int64_t out_stride, int valid, const float *x, int64_t x_stride,
+                           const float *rows, int64_t stride, int64_t count, const int heads)
+{
+	lanes sum[HEAD_GROUP][KEY_GROUP];
+	for (int a = 0; a < heads; a++)
+		for (int k = 0; k < KEY_GROUP; k++)
+			sum[a][k] = lanes_splat(0);
+	for (int64_t i = 0; i < count; i++) {
+		lanes row[KEY_GROUP];
+		for (int k = 0; k < KEY_GROUP; k++)
+			row[k] = lanes_load(rows + i * stride + k * LANES);
+		for (int a = 0; a < heads; a++)
+			for (int k = 0; k < KEY_GROUP; k++)
+				sum[a][k] += lanes_splat(x[a * x_stride + i]) * row[k];
+	}
+	for (int a = 0; a < heads; a++)
+		for (int k = 0; k < KEY_GROUP && k * LANES < valid; k++)
+			lanes_store_part(out + a * out_stride + k * LANES, sum[a][k], valid - k * LANES);
+}
+
+/* out (heads, cols) = x (heads, count) · rows (count, cols); rows readable in whole tiles. */
+static void product(float *out, int64_t out_stride, int64_t cols, const float *x, int64_t x_stride, const float *rows,
+                    int64_t stride, int64_t count, int heads)
+{
+	int a = 0;
+	for (; a + HEAD_GROUP <= heads; a += HEAD_GROUP)
+		for (int64_t j = 0; j < cols; j += TILE)
+			sum_rows(out + a * out_stride + j, out_stride, (int)cpu_min(cols - j, TILE), x + a * x_stride,
+			         x_stride, rows + j, stride, count, HEAD_GROUP);
+	for (; a < heads; a++)
+		for (int64_t j = 0; j < cols; j += TILE)
+			sum_rows(out + a * out_stride + j, out_stride, (int)cpu_min(cols - j, TILE), x + a * x_stride,
+			         x_stride, rows + j, stride, count, 1);
+}
+
+/* In place; logits readable in whole vectors. */
+static void softmax(float *logits, int count, float scale)
+{
+	lanes max = lanes_splat(-INFINITY), sum = {0};
+	for (int i = count; i % LANES; i++)
+		logits[i] = -INFINITY;
+	for (int i = 0; i < count; i += LANES) {
+		lanes x = lanes_load(logits + i);
+		max = lanes_select(x > max, x, max);
+	}
+	/* Scaled after the maximum is taken away: for a positive scale that is the same up to rounding. */
+	lanes top = lanes_splat(lanes_max(max));
+	for (int i = 0; i < count; i += LANES) {
+		lanes e = lanes_exp((lanes_load(logits + i) - top) * lanes_splat(scale));
+		sum += e;
+		lanes_store(logits + i, e);
+	}
+	lanes inverse = lanes_splat(1.0f / lanes_sum(sum));
+	for (int i = 0; i < count; i += LANES)
+		lanes_store(logits + i, lanes_load(logits + i) * inverse);
+}
+
+static void attend(const struct attention_scratch *s, float *out, const float *q, struct dsa_tensor keys,
+                   const int32_t *selection, int count, int heads, int latent, float scale)
+{
+	gather_keys(s, keys, selection, count);
+	product(s->logits, s->room, lanes_round(count), q, keys.cols, s->transposed, s->room, keys.cols, heads);
+	for (int a = 0; a < heads; a++)
+		softmax(s->logits + a * s->room, count, scale);
+	product(out, latent, latent, s->logits, s->room, s->keys, s->width, count, heads);
+}
+
+enum dsa_status cpu_attention(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
+                              struct dsa_tensor keys, const int32_t *selection, int topk, int heads, int latent, int r,
+                              float scale, const struct dsa_rows *rows, struct dsa_error *err)
+{
+	(void)err;
+	struct dsa_cpu *cpu = cpu_of(be);
+	int width = latent + r;
+	assert(out.dtype == DSA_F32 && q.dtype == DSA_F32 && keys.dtype == DSA_F32 && scale > 0);
+	assert(out.rows == rows->count && q.rows == rows->count && keys.cols == width);
+	assert(out.cols == heads * latent && q.cols == heads * width);
+	struct cpu_carve carve = cpu_scratch(cpu, cpu_attention_bytes(heads, width, topk, cpu->threads));
+	size_t own = cpu_attention_bytes(heads, width, topk, 1);
+#pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 16)
+	for (int64_t i = 0; i < rows->count; i++) {
+		struct attention_scratch s;
+		carve_scratch(&s, (struct cpu_carve){.base = carve.base + own * (size_t)omp_get_thread_num()}, heads,
+		              width, topk);
+		int count = (int)cpu_min(topk, (int64_t)rows->pos[i] + 1);
+		struct dsa_tensor own_keys = dsa_tensor_rows(keys, rows->key0[i], (int64_t)rows->pos[i] + 1);
+		attend(&s, cpu_row(out, i), cpu_row(q, i), own_keys, selection + i * topk, count, heads, latent, scale);
+	}
+	return DSA_OK;
+}

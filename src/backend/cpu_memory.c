@@ -1,0 +1,145 @@
+/* Memory of the CPU backend, weights on their way in, rows moved from place to place. */
+#include "cpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { ALIGNMENT = 256 };
+
+static size_t pages(int name)
+{
+	long count = sysconf(name), size = sysconf(_SC_PAGESIZE);
+	return count > 0 && size > 0 ? (size_t)count * (size_t)size : 0;
+}
+
+enum dsa_status cpu_alloc(struct dsa_backend *be, size_t bytes, const char *what, void **out, struct dsa_error *err)
+{
+	(void)be;
+	*out = NULL;
+	/* Linux promises more than there is, so a request beyond the machine's memory is refused here. */
+	if (bytes <= pages(_SC_PHYS_PAGES))
+		*out = aligned_alloc(ALIGNMENT, (bytes / ALIGNMENT + 1) * ALIGNMENT);
+	if (!*out)
+		return dsa_fail(
+		    err, DSA_E_MEMORY,
+		    "no memory for %s: %zu bytes asked for, %zu free; use a shorter --context or a smaller model", what,
+		    bytes, pages(_SC_AVPHYS_PAGES));
+	return DSA_OK;
+}
+
+void cpu_free(struct dsa_backend *be, void *memory)
+{
+	(void)be;
+	free(memory);
+}
+
+static enum dsa_status copy(void *to, const void *from, size_t bytes)
+{
+	if (bytes)
+		memmove(to, from, bytes);
+	return DSA_OK;
+}
+
+enum dsa_status cpu_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes, struct dsa_error *err)
+{
+	(void)be, (void)err;
+	return copy(device, host, bytes);
+}
+
+enum dsa_status cpu_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,
+                             struct dsa_error *err)
+{
+	(void)be, (void)err;
+	return copy(host, device, bytes);
+}
+
+enum dsa_status cpu_copy(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err)
+{
+	(void)be, (void)err;
+	return copy(to, from, bytes);
+}
+
+static float from_bits(uint32_t bits)
+{
+	float x;
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+static float from_f16(uint16_t half)
+{
+	uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = (half >> 10) & 31u, fraction = half & 1023u;
+	if (exponent == 31)
+		return from_bits(sign | 0x7f800000u | fraction << 13);
+	if (exponent)
+		return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
+	float tiny = (float)fraction * 0x1p-24f;
+	return sign ? -tiny : tiny;
+}
+
+/* Stored weights lie unaligned in a mapped file. */
+static float stored_element(const uint8_t *at, enum dsa_dtype stored)
+{
+	uint16_t half;
+	float x;
+	switch (stored) {
+	case DSA_BF16:
+		memcpy(&half, at, sizeof half);
+		return from_bits((uint32_t)half << 16);
+	case DSA_F16:
+		memcpy(&half, at, sizeof half);
+		return from_f16(half);
+	default:
+		memcpy(&x, at, sizeof x);
+		return x;
+	}
+}
+
+enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
+                                struct dsa_error *err)
+{
+	(void)be;
+	assert(to.dtype == DSA_F32 && to.stride == to.cols);
+	assert(stored == DSA_F32 || stored == DSA_BF16 || stored == DSA_F16);
+	size_t size = dsa_dtype_bytes(stored);
+	const uint8_t *at = host;
+	for (int64_t i = 0; i < to.rows; i++) {
+		float *row = cpu_row(to, i);
+		for (int j = 0; j < to.cols; j++, at += size) {
+			row[j] = stored_element(at, stored);
+			if (!isfinite(row[j]))
+				return dsa_fail(err, DSA_E_NUMERIC, "row %lld, column %d: %s, expected a finite number",
+				                (long long)i, j, isnan(row[j]) ? "NaN" : "infinity");
+		}
+	}
+	return DSA_OK;
+}
+
+enum dsa_status cpu_store_keys(struct dsa_backend *be, struct dsa_tensor keys, struct dsa_tensor x,
+                               const struct dsa_rows *rows, struct dsa_error *err)
+{
+	(void)be, (void)err;
+	assert(keys.dtype == DSA_F32 && x.dtype == DSA_F32 && keys.cols == x.cols && x.rows == rows->count);
+	for (int64_t i = 0; i < rows->count; i++) {
+		int64_t key = (int64_t)rows->key0[i] + rows->pos[i];
+		assert(key >= 0 && key < keys.rows);
+		memcpy(cpu_row(keys, key), cpu_row(x, i), (size_t)x.cols * sizeof(float));
+	}
+	return DSA_OK;
+}
+
+enum dsa_status cpu_gather(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor x, const int32_t *index,
+                           struct dsa_error *err)
+{
+	(void)be, (void)err;
+	assert(out.dtype == x.dtype && out.cols == x.cols);
+	size_t size = dsa_dtype_bytes(x.dtype);
+	for (int64_t i = 0; i < out.rows; i++) {
+		assert(index[i] >= 0 && index[i] < x.rows);
+		memcpy((char *)out.data + (size_t)(i * out.stride) * size,
+		       (const char *)x.data + (size_t)(index[i] * x.stride) * size, (size_t)x.cols * size);
+	}
+	return DSA_OK;
+}

@@ -1,0 +1,215 @@
+/* The lightning indexer: scores of all earlier positions, the exact top K of them.
+ *
+ * Keys are transposed once per call, so that one vector holds the same dimension of LANES neighbouring keys and a score
+ * is a plain sum over dimensions, then over heads, in ascending order, whatever tile it is computed in. */
+#include "cpu.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "lanes.h"
+
+enum {
+	HEAD_GROUP = 4,               /* heads and */
+	KEY_GROUP = 4,                /* vectors of keys whose sums are in registers together */
+	TILE_KEYS = KEY_GROUP * LANES /* keys scored at a time */
+};
+
+/* Distance of dimensions in the transposed keys: an odd number of vectors, lest all dimensions of a key fall into one
+ * cache set; a tile may be read beyond the last key. */
+static int64_t transposed_stride(int64_t keys)
+{
+	return ((keys + TILE_KEYS) / LANES + 1) / 2 * 2 * LANES + LANES;
+}
+
+/* Scores of a row, read and written in whole tiles. */
+static int64_t score_room(int64_t context)
+{
+	return (context + TILE_KEYS - 1) / TILE_KEYS * TILE_KEYS;
+}
+
+struct select_scratch {
+	float *transposed; /* (d, stride) */
+	int64_t stride;
+	int32_t *scores; /* (threads, room), floats at first, then integers of the same order */
+	int64_t room;
+};
+
+static size_t carve_scratch(struct select_scratch *s, struct cpu_carve carve, int64_t keys, int dim, int64_t context,
+                            int threads)
+{
+	s->stride = transposed_stride(keys);
+	s->room = score_room(context);
+	s->transposed = cpu_carve(&carve, s->stride * dim, sizeof *s->transposed);
+	s->scores = cpu_carve(&carve, s->room * threads, sizeof *s->scores);
+	return carve.used;
+}
+
+size_t cpu_select_bytes(int64_t keys, int dim, int64_t context, int threads)
+{
+	struct select_scratch s;
+	return carve_scratch(&s, (struct cpu_carve){0}, keys, dim, context, threads);
+}
+
+static void transpose_keys(const struct select_scratch *s, struct dsa_tensor k, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+	for (int64_t block = 0; block < s->stride; block += LANES) {
+		int64_t count = cpu_min(LANES, k.rows - block);
+		for (int j = 0; j < k.cols; j += LANES) {
+			lanes row[LANES];
+			for (int i = 0; i < LANES; i++)
+				row[i] =
+				    i < count ? lanes_load_part(cpu_row(k, block + i) + j, k.cols - j) : lanes_splat(0);
+			lanes_transpose(row);
+			for (int i = 0; i < LANES && j + i < k.cols; i++)
+				lanes_store(s->transposed + (j + i) * s->stride + block, row[i]);
+		}
+	}
+}
+
+/* score += weight · relu(q·k · scale) for `heads` (a constant) heads, one after another. */
+LANES_INLINE void score_heads(lanes score[KEY_GROUP], const float *keys, int64_t stride, const float *q,
+                              const float *weight, const int heads, int dim, float scale)
+{
+	lanes sum[HEAD_GROUP][KEY_GROUP];
+	for (int a = 0; a < heads; a++)
+		for (int i = 0; i < KEY_GROUP; i++)
+			sum[a][i] = lanes_splat(0);
+	for (int j = 0; j < dim; j++) {
+		lanes key[KEY_GROUP];
+		for (int i = 0; i < KEY_GROUP; i++)
+			key[i] = lanes_load(keys + j * stride + i * LANES);
+		for (int a = 0; a < heads; a++)
+			for (int i = 0; i < KEY_GROUP; i++)
+				sum[a][i] += lanes_splat(q[a * dim + j]) * key[i];
+	}
+	for (int a = 0; a < heads; a++)
+		for (int i = 0; i < KEY_GROUP; i++) {
+			lanes x = sum[a][i] * lanes_splat(scale);
+			/* Written so that NaN passes. */
+			x = lanes_select(x < lanes_splat(0), lanes_splat(0), x);
+			score[i] += lanes_splat(weight[a]) * x;
+		}
+}
+
+/* Scores of positions 0 … count - 1 and some beyond, which mean nothing. */
+static void score_row(float *scores, int64_t count, const float *keys, int64_t stride, const float *q,
+                      const float *weight, int heads, int dim)
+{
+	float scale = 1.0f / sqrtf((float)dim);
+	for (int64_t s = 0; s < count; s += TILE_KEYS) {
+		lanes score[KEY_GROUP] = {{0}};
+		int a = 0;
+		for (; a + HEAD_GROUP <= heads; a += HEAD_GROUP)
+			score_heads(score, keys + s, stride, q + a * dim, weight + a, HEAD_GROUP, dim, scale);
+		for (; a < heads; a++)
+			score_heads(score, keys + s, stride, q + a * dim, weight + a, 1, dim, scale);
+		for (int i = 0; i < KEY_GROUP; i++)
+			lanes_store(scores + s + i * LANES, score[i]);
+	}
+}
+
+/* Floats to integers of the same order, -0 as +0, in place; lanes behind count become the least integer. Returns false
+ * if a score is NaN. Sets the range of the scores. */
+static bool order_scores(int32_t *keys, int64_t count, int32_t *least, int32_t *most)
+{
+	lanes_int bad = {0}, low = lanes_splat_int(INT32_MAX), high = lanes_splat_int(INT32_MIN);
+	for (int64_t s = count; s % LANES; s++)
+		keys[s] = keys[0];
+	for (int64_t s = 0; s < count; s += LANES) {
+		lanes x = lanes_load((const float *)(keys + s));
+		lanes_int i = (lanes_int)(x + lanes_splat(0.0f));
+		i ^= (i >> 31) & 0x7fffffff;
+		bad |= x != x;
+		low = lanes_select_int(i < low, i, low);
+		high = lanes_select_int(i > high, i, high);
+		lanes_store_int(keys + s, i);
+	}
+	for (int64_t s = count; s % LANES; s++)
+		keys[s] = INT32_MIN;
+	*least = low[0], *most = high[0];
+	for (int l = 1; l < LANES; l++) {
+		*least = low[l] < *least ? low[l] : *least;
+		*most = high[l] > *most ? high[l] : *most;
+	}
+	return lanes_sum_int(bad) == 0;
+}
+
+static int64_t count_from(const int32_t *keys, int64_t count, int32_t bound)
+{
+	lanes_int reached = {0};
+	for (int64_t s = 0; s < count; s += LANES)
+		reached -= lanes_load_int(keys + s) >= bound;
+	return lanes_sum_int(reached);
+}
+
+/* Positions of the topk largest of keys[0 … count), count > topk, ascending; among equals the lower position. The
+ * bound is found by bisection over the integers: log2 of their range passes at most, fewer when a bound that exactly
+ * topk keys reach is met earlier. */
+static void select_row(int32_t *selection, int topk, const int32_t *keys, int64_t count, int32_t least, int32_t most)
+{
+	int64_t low = least, high = (int64_t)most + 1; /* count_from(low) ≥ topk > count_from(high) */
+	int64_t above = 0, reached = count;            /* count_from(high), count_from(low) */
+	while (high - low > 1 && reached > topk) {
+		int64_t middle = low + (high - low) / 2;
+		int64_t n = count_from(keys, count, (int32_t)middle);
+		if (n >= topk)
+			low = middle, reached = n;
+		else
+			high = middle, above = n;
+	}
+	int32_t bound = (int32_t)low;
+	int n = 0;
+	if (reached == topk) {
+		for (int64_t s = 0; n < topk; s++) {
+			selection[n] = (int32_t)s;
+			n += keys[s] >= bound;
+		}
+		return;
+	}
+	int64_t equals = topk - above; /* of those equal to the bound, from the left */
+	for (int64_t s = 0; n < topk; s++)
+		if (keys[s] > bound || (keys[s] == bound && equals-- > 0))
+			selection[n++] = (int32_t)s;
+}
+
+enum dsa_status cpu_select(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
+                           struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
+                           const struct dsa_rows *rows, struct dsa_error *err)
+{
+	(void)err;
+	struct dsa_cpu *cpu = cpu_of(be);
+	int64_t context = (int64_t)rows->max_pos + 1;
+	assert(q.dtype == DSA_F32 && k.dtype == DSA_F32 && weight.dtype == DSA_F32);
+	assert(q.rows == rows->count && weight.rows == rows->count && topk > 0);
+	assert(q.cols == heads * dim && k.cols == dim && weight.cols == heads);
+	struct select_scratch s;
+	carve_scratch(&s, cpu_scratch(cpu, cpu_select_bytes(k.rows, dim, context, cpu->threads)), k.rows, dim, context,
+	              cpu->threads);
+	int64_t bad_row = INT64_MAX;
+	transpose_keys(&s, k, cpu->threads);
+#pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 16) reduction(min : bad_row)
+	for (int64_t i = 0; i < rows->count; i++) {
+		int32_t *chosen = selection + i * topk;
+		int64_t count = (int64_t)rows->pos[i] + 1;
+		assert(rows->pos[i] >= 0 && rows->pos[i] <= rows->max_pos && rows->key0[i] + count <= k.rows);
+		int32_t *scores = s.scores + omp_get_thread_num() * s.room, least, most;
+		score_row((float *)scores, count, s.transposed + rows->key0[i], s.stride, cpu_row(q, i),
+		          cpu_row(weight, i), heads, dim);
+		if (!order_scores(scores, count, &least, &most))
+			bad_row = cpu_min(bad_row, i);
+		if (count > topk) {
+			select_row(chosen, topk, scores, count, least, most);
+			continue;
+		}
+		for (int32_t n = 0; n < topk; n++)
+			chosen[n] = n < count ? n : -1;
+	}
+	if (bad_row != INT64_MAX)
+		cpu_fault_record(cpu, DSA_E_NUMERIC,
+		                 "indexer: a score of query row %lld (position %d) is NaN, expected numbers",
+		                 (long long)bad_row, rows->pos[bad_row]);
+	return DSA_OK;
+}

@@ -1,0 +1,40 @@
+/* Which backends this program has. */
+#include "dsa/backend.h"
+
+#include <string.h>
+
+static bool names_cuda(const char *device)
+{
+	if (strncmp(device, "cuda", 4) != 0)
+		return false;
+	if (!device[4])
+		return true;
+	const char *index = device + 5;
+	return device[4] == ':' && *index && strspn(index, "0123456789") == strlen(index);
+}
+
+enum dsa_status dsa_backend_open(struct dsa_backend **out, const struct dsa_backend_options *options,
+                                 struct dsa_error *err)
+{
+	const char *device = options->device ? options->device : "auto";
+	*out = NULL;
+	if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0)
+		return dsa_cpu_open(out, options, err);
+	if (names_cuda(device))
+		return dsa_fail(
+		    err, DSA_E_DEVICE,
+		    "device %s: this program was built without CUDA; use --device cpu, or build with CUDA=1", device);
+	return dsa_fail(err, DSA_E_USAGE, "device %s: expected auto, cpu, cuda or cuda:INDEX", device);
+}
+
+enum dsa_status dsa_backend_reserve(struct dsa_backend *be, const struct dsa_backend_limits *limits,
+                                    struct dsa_error *err)
+{
+	return be->ops->reserve(be, limits, err);
+}
+
+void dsa_backend_close(struct dsa_backend *be)
+{
+	if (be)
+		be->ops->close(be);
+}
