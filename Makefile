@@ -86,6 +86,46 @@ $B/tests/%: tests/%.c $B/libdsacal.a
 unit: $(UNIT)
 	@scripts/run_unit.sh $(UNIT)
 
+.PHONY: demo
+## demo: set up, build, and calibrate the shipped model on the shipped documents
+demo:
+	@scripts/bootstrap.sh build
+	@$(MAKE) --no-print-directory all
+	@scripts/demo.sh
+
+.PHONY: test
+## test: set up, build, and run every test that needs no GPU
+test:
+	@scripts/bootstrap.sh test
+	@$(MAKE) --no-print-directory all units
+	@scripts/run_tests.sh $B
+
+.PHONY: units
+units: $(UNIT)
+
+.PHONY: test-san
+## test-san: the unit tests and the bad-input tests under the address and undefined-behaviour sanitizers
+test-san:
+	@scripts/bootstrap.sh check
+	@$(MAKE) --no-print-directory CONFIG=asan all units
+	@DSACAL=build/asan/dsacal scripts/run_tests.sh build/asan sanitizers
+
+.PHONY: check
+## check: formatting, layering, linter, and a build with clang
+check:
+	@scripts/bootstrap.sh check
+	@scripts/check_layering.sh
+	@scripts/check_style.sh
+	@$(MAKE) --no-print-directory CC=clang all units
+	@scripts/check_lint.sh
+
+.PHONY: bench
+## bench: tokens per second, work done against naive, and peak memory of the demo's calibration
+bench:
+	@scripts/bootstrap.sh build
+	@$(MAKE) --no-print-directory all
+	@scripts/bench.sh
+
 .PHONY: clean
 ## clean: remove build/
 clean:

@@ -1,0 +1,88 @@
+/* options.h: the command line as one table: parsing, help, man page and the resolved config.yaml all read it.
+ *
+ * A struct dsa_cli_options is plain data with every option's value; strings are borrowed from argv or from the arena.
+ */
+#ifndef DSA_CLI_OPTIONS_H
+#define DSA_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dsa/arena.h"
+#include "dsa/search.h"
+#include "dsa/spool.h"
+#include "dsa/status.h"
+
+enum dsa_command {
+	DSA_CMD_CALIBRATE,
+	DSA_CMD_EVALUATE,
+	DSA_CMD_OVERLAP,
+	DSA_CMD_SOLVE,
+	DSA_CMD_REPORT,
+	DSA_CMD_EXPORT,
+	DSA_CMD_INSPECT,
+	DSA_CMD_TOKENIZE,
+	DSA_CMD_HELP,
+	DSA_COMMANDS
+};
+
+enum { DSA_CLI_LIST = 64 }; /* most values of an option that may be given more than once */
+
+struct dsa_cli_list {
+	const char *value[DSA_CLI_LIST];
+	int count;
+};
+
+struct dsa_cli_options {
+	enum dsa_command command;
+	/* Measuring. */
+	const char *model, *out, *device, *indexer_precision;
+	struct dsa_cli_list corpus, baseline;
+	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived */
+	uint64_t host_memory;                                     /* bytes; 0: derived */
+	double holdout;                                           /* share */
+	/* Budgets; NaN: not given. */
+	double budget_kl, budget_nll, budget_kl_p99, min_top1;
+	const char *max_shared; /* "N" or "P%" */
+	const char *scope, *objective, *search;
+	bool full_trace, resume;
+	const char *force_full, *pp_starts;
+	int64_t pp;
+	/* Others. */
+	const char *pattern, *engine, *svg;
+	bool jsonl, strict;
+	bool json, quiet, verbose, no_progress;
+	const char *const *operands; /* words that are no options */
+	int operand_count;
+};
+
+struct dsa_cli_command {
+	const char *name, *operands, *summary, *text, *example;
+};
+extern const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS];
+
+/* argv[0] is the command's name. DSA_E_USAGE with what to do. *help: --help was given. */
+DSA_CHECKED enum dsa_status dsa_cli_parse(struct dsa_cli_options *options, enum dsa_command command, int argc,
+                                          char **argv, bool *help, struct dsa_error *err);
+/* The resolved options of a command as YAML text "name: value" lines, in table order. Text from the arena. */
+DSA_CHECKED enum dsa_status dsa_cli_config_yaml(const struct dsa_cli_options *options, struct dsa_arena *arena,
+                                                const char **out, struct dsa_error *err);
+/* The options that shape figures, as the journal compares them; not where the model and documents lie, whose identity
+ * is theirs. */
+struct dsa_journal_field;
+DSA_CHECKED enum dsa_status dsa_cli_config_fields(const struct dsa_cli_options *options, struct dsa_arena *arena,
+                                                  struct dsa_journal_field **fields, int *count, struct dsa_error *err);
+/* Prints the help of a command, or of the program (DSA_CMD_HELP), on stdout. */
+void dsa_cli_help(enum dsa_command command);
+
+/* [NAME=]PATH[:weight=W] → source; memory from the arena. */
+DSA_CHECKED enum dsa_status dsa_cli_corpus(const char *value, struct dsa_corpus_source *source, struct dsa_arena *arena,
+                                           struct dsa_error *err);
+/* Budget for a model of `layers`; budget->… NaN and -1 where nothing was given. *given: any of them was. */
+DSA_CHECKED enum dsa_status dsa_cli_budget(const struct dsa_cli_options *options, int layers, struct dsa_budget *budget,
+                                           bool *given, struct dsa_error *err);
+/* Layers that must stay F from --force-full, --pp-starts, --pp; locked (layers). */
+DSA_CHECKED enum dsa_status dsa_cli_locked(const struct dsa_cli_options *options, int layers, bool *locked,
+                                           struct dsa_error *err);
+
+#endif

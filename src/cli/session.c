@@ -1,0 +1,400 @@
+#include "session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "dsa/file.h"
+#include "dsa/hash.h"
+#include "dsa/model_evaluator.h"
+#include "dsa/tokenizer.h"
+
+/* Opens the model when the first question reaches it: a finished run is written again without loading one. */
+struct lazy_evaluator {
+	struct dsa_evaluator evaluator;
+	struct dsa_session *session;
+};
+
+enum dsa_status dsa_session_path(struct dsa_session *session, const char *name, char **out, struct dsa_error *err)
+{
+	return dsa_file_join(&session->arena, session->run, name, out, err);
+}
+
+/* Files that a run leaves, and what a killed one may have left aside. */
+static bool belongs_to_run(const char *name)
+{
+	static const char *const known[] = {"config.yaml", "journal",      "log.txt",      "results.json",
+	                                    "trace.csv",   "overlap.csv",  "pattern.yaml", "report.html",
+	                                    "tokens",      "overlap.json", "tokens.check"};
+	if (strstr(name, ".tmp-"))
+		return true;
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (!strcmp(name, known[i]))
+			return true;
+	return false;
+}
+
+static enum dsa_status make_path(const char *path, struct dsa_arena *arena, struct dsa_error *err)
+{
+	char *copy = dsa_arena_text(arena, path, strlen(path), err);
+	if (!copy)
+		return DSA_E_MEMORY;
+	for (char *slash = copy + 1; (slash = strchr(slash, '/')); slash++) {
+		*slash = 0;
+		enum dsa_status status = dsa_file_make_directory(copy, err);
+		if (status)
+			return status;
+		*slash = '/';
+	}
+	return dsa_file_make_directory(copy, err);
+}
+
+/* The rules of --out and --resume (design.md, Command line). */
+static enum dsa_status take_run_directory(struct dsa_session *session, struct dsa_error *err)
+{
+	const struct dsa_cli_options *options = session->options;
+	char **names;
+	size_t count;
+	session->run = dsa_arena_text(&session->arena, options->out, strlen(options->out), err);
+	if (!session->run)
+		return DSA_E_MEMORY;
+	if (!*session->run)
+		return dsa_fail(err, DSA_E_USAGE, "--out is empty");
+	enum dsa_status status = make_path(session->run, &session->arena, err);
+	if (status)
+		return status;
+	status = dsa_file_list(session->run, &session->arena, &names, &count, err);
+	if (status)
+		return status;
+	if (count && !options->resume)
+		return dsa_fail(err, DSA_E_USAGE,
+		                "--out %s is not empty: add --resume to go on with it, or name another", session->run);
+	for (size_t i = 0; i < count; i++) {
+		if (!belongs_to_run(names[i]))
+			return dsa_fail(err, DSA_E_USAGE,
+			                "--out %s: '%s' is no file of a run: name the run's own directory",
+			                session->run, names[i]);
+		char *path;
+		if (!strstr(names[i], ".tmp-"))
+			continue;
+		status = dsa_session_path(session, names[i], &path, err);
+		if (status)
+			return status;
+		unlink(path); /* written aside by a killed process, never renamed */
+	}
+	session->resumed = !empty;
+	char *log;
+	status = dsa_session_path(session, "log.txt", &log, err);
+	return status ? status : dsa_terminal_log_to(session->terminal, log, err);
+}
+
+static enum dsa_status write_spool(struct dsa_session *session, const char *path, struct dsa_error *err)
+{
+	const struct dsa_cli_options *options = session->options;
+	struct dsa_corpus_source sources[DSA_CLI_LIST];
+	struct dsa_tokenizer *tokenizer = NULL;
+	char *tokenizer_path;
+	enum dsa_status status = DSA_OK;
+	for (int i = 0; i < options->corpus.count && !status; i++)
+		status = dsa_cli_corpus(options->corpus.value[i], &sources[i], &session->arena, err);
+	if (!status)
+		status = dsa_file_join(&session->arena, options->model, "tokenizer.json", &tokenizer_path, err);
+	if (status)
+		return status;
+	/* Documents of token ids need no tokenizer; one that is missing is only missed by text. */
+	status = dsa_tokenizer_open(&tokenizer, tokenizer_path, err);
+	if (status && status != DSA_E_MISSING)
+		return status;
+	int context = options->context ? (int)options->context : session->config.max_positions;
+	struct dsa_spool_options spool = {.sources = sources,
+	                                  .count = options->corpus.count,
+	                                  .context = context,
+	                                  .max_tokens = options->max_tokens,
+	                                  .topk = session->config.topk,
+	                                  .holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0,
+	                                  .batch_tokens = (int)options->batch_tokens,
+	                                  .seed = (uint64_t)options->seed};
+	status = dsa_spool_write(path, &spool, tokenizer, session->config.vocab, &session->terminal->log, err);
+	dsa_tokenizer_close(tokenizer);
+	return status;
+}
+
+static bool reads_stdin(const struct dsa_cli_options *options)
+{
+	for (int i = 0; i < options->corpus.count; i++) {
+		const char *equals = strchr(options->corpus.value[i], '=');
+		const char *path = equals ? equals + 1 : options->corpus.value[i];
+		if (!strcmp(path, "-") || !strncmp(path, "-:weight=", 9))
+			return true;
+	}
+	return false;
+}
+
+/* A resumed run keeps its documents; the corpora named now must be the same ones. */
+static enum dsa_status check_same_documents(struct dsa_session *session, struct dsa_error *err)
+{
+	char *path;
+	struct dsa_spool *again = NULL;
+	uint8_t before[DSA_HASH_BYTES], now[DSA_HASH_BYTES];
+	enum dsa_status status = dsa_session_path(session, "tokens.check", &path, err);
+	if (!status)
+		status = write_spool(session, path, err);
+	if (!status)
+		status = dsa_spool_open(&again, path, err);
+	if (!status) {
+		dsa_spool_digest(session->spool, before);
+		dsa_spool_digest(again, now);
+		if (memcmp(before, now, sizeof now))
+			status =
+			    dsa_fail(err, DSA_E_USAGE,
+			             "%s was made with other documents or settings of documents (--corpus, --context, "
+			             "--holdout, --max-tokens, --batch-tokens, --seed): use another --out",
+			             session->run);
+	}
+	dsa_spool_close(again);
+	unlink(path);
+	return status;
+}
+
+static enum dsa_status open_documents(struct dsa_session *session, struct dsa_error *err)
+{
+	char *path;
+	enum dsa_status status;
+	if (session->run) {
+		status = dsa_session_path(session, "tokens", &path, err);
+		if (status)
+			return status;
+		if (dsa_file_exists(path)) {
+			status = dsa_spool_open(&session->spool, path, err);
+			return status || reads_stdin(session->options) ? status : check_same_documents(session, err);
+		}
+	} else {
+		const char *base = getenv("TMPDIR");
+		char *directory;
+		status =
+		    dsa_file_join(&session->arena, base && *base ? base : "/tmp", "dsacal-XXXXXX", &directory, err);
+		if (status)
+			return status;
+		if (!mkdtemp(directory))
+			return dsa_fail(err, DSA_E_IO, "%s: cannot make a temporary directory; set TMPDIR", directory);
+		session->temporary = directory;
+		status = dsa_file_join(&session->arena, directory, "tokens", &path, err);
+		if (status)
+			return status;
+	}
+	status = write_spool(session, path, err);
+	return status ? status : dsa_spool_open(&session->spool, path, err);
+}
+
+static size_t available_memory(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	char text[256];
+	unsigned long long kib = 0;
+	while (file && fgets(text, sizeof text, file))
+		if (sscanf(text, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return kib ? (size_t)kib * 1024 : (size_t)4 << 30;
+}
+
+static int longest_document(const struct dsa_spool *spool)
+{
+	int longest = 1;
+	for (int d = 0; d < dsa_spool_documents(spool); d++) {
+		int tokens = dsa_spool_document(spool, d)->tokens;
+		longest = tokens > longest ? tokens : longest;
+	}
+	return longest;
+}
+
+static enum dsa_status load_model(struct dsa_session *session, struct dsa_error *err)
+{
+	if (session->runs_model)
+		return DSA_OK;
+	uint64_t weights = dsa_model_weight_bytes(&session->config, session->backend->weight);
+	size_t available = available_memory();
+	if (weights > available)
+		return dsa_fail(err, DSA_E_MEMORY,
+		                "%s: the weights take %.1f GiB on this device and %.1f GiB of memory are free; use a "
+		                "machine with more memory",
+		                session->options->model, (double)weights / 1073741824.0,
+		                (double)available / 1073741824.0);
+	enum dsa_status status = dsa_model_open(&session->model, session->backend, session->options->model,
+	                                        longest_document(session->spool), &session->terminal->log, err);
+	if (status)
+		return status;
+	session->host_memory =
+	    session->options->host_memory ? (size_t)session->options->host_memory : available_memory() / 2;
+	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
+	                                                    .naive = !strcmp(session->options->search, "naive"),
+	                                                    .stop = dsa_terminal_stop_flag(),
+	                                                    .log = &session->terminal->log};
+	return dsa_model_evaluator_open(&session->runs_model, session->model, session->spool, session->config.native,
+	                                &options, err);
+}
+
+static enum dsa_status lazy_evaluate(struct dsa_evaluator *self, const struct dsa_ask *ask, const struct dsa_sink *sink,
+                                     struct dsa_error *err)
+{
+	struct dsa_session *session = ((struct lazy_evaluator *)self)->session;
+	enum dsa_status status = load_model(session, err);
+	return status ? status : session->runs_model->evaluate(session->runs_model, ask, sink, err);
+}
+
+static enum dsa_status lazy_overlap(struct dsa_evaluator *self, int batch, const struct dsa_sink *sink,
+                                    struct dsa_error *err)
+{
+	struct dsa_session *session = ((struct lazy_evaluator *)self)->session;
+	enum dsa_status status = load_model(session, err);
+	return status ? status : session->runs_model->overlap(session->runs_model, batch, sink, err);
+}
+
+static void lazy_close(struct dsa_evaluator *self)
+{
+	(void)self; /* lies in the session's arena; the model's evaluator is closed by the session */
+}
+
+static enum dsa_status open_journal(struct dsa_session *session, const char *fingerprint, struct dsa_error *err)
+{
+	struct dsa_journal_field *options, *fields;
+	int option_count;
+	char *path;
+	uint8_t digest[DSA_HASH_BYTES];
+	char *documents = dsa_arena_alloc(&session->arena, DSA_HASH_HEX, 1, "a digest", err);
+	if (!documents)
+		return DSA_E_MEMORY;
+	dsa_spool_digest(session->spool, digest);
+	dsa_hash_hex(digest, documents);
+	enum dsa_status status = dsa_cli_config_fields(session->options, &session->arena, &options, &option_count, err);
+	if (!status)
+		status = dsa_session_path(session, "journal", &path, err);
+	if (status)
+		return status;
+	enum { FIXED = 5 };
+	fields = dsa_arena_alloc(&session->arena, (size_t)option_count + FIXED, sizeof *fields, "journal fields", err);
+	if (!fields)
+		return DSA_E_MEMORY;
+	/* The device's kind only: another card of the same kind goes on; another kind of device gives other bits. */
+	const char *kind = strncmp(session->backend->name, "cuda", 4) ? "cpu" : "cuda";
+	const struct dsa_journal_field fixed[FIXED] = {
+	    {"command", dsa_cli_commands[session->options->command].name},
+	    {"model fingerprint", fingerprint},
+	    {"documents", documents},
+	    {"reference pattern", session->config.native},
+	    {"device kind", kind},
+	};
+	memcpy(fields, fixed, sizeof fixed);
+	memcpy(fields + FIXED, options, (size_t)option_count * sizeof *fields);
+	return dsa_journal_open(&session->journal, path, fields, option_count + FIXED, &session->terminal->log, err);
+}
+
+static enum dsa_status write_config(struct dsa_session *session, struct dsa_error *err)
+{
+	const char *text;
+	char *path;
+	enum dsa_status status = dsa_cli_config_yaml(session->options, &session->arena, &text, err);
+	if (!status)
+		status = dsa_session_path(session, "config.yaml", &path, err);
+	return status ? status : dsa_file_replace(path, text, strlen(text), err);
+}
+
+static enum dsa_status check_options(const struct dsa_cli_options *options, struct dsa_error *err)
+{
+	const char *name = dsa_cli_commands[options->command].name;
+	if (options->operand_count)
+		return dsa_fail(err, DSA_E_USAGE, "%s takes no '%s'; see 'dsacal help %s'", name, options->operands[0],
+		                name);
+	if (!options->model)
+		return dsa_fail(err, DSA_E_USAGE, "%s needs --model DIR, a checkpoint directory", name);
+	if (!options->corpus.count)
+		return dsa_fail(err, DSA_E_USAGE, "%s needs --corpus PATH, the documents to measure on", name);
+	if (options->command != DSA_CMD_EVALUATE && !options->out)
+		return dsa_fail(err, DSA_E_USAGE, "%s needs --out RUN, the run directory", name);
+	if (options->holdout > 0.9)
+		return dsa_fail(err, DSA_E_USAGE, "--holdout is %g%%, expected 0%% to 90%%", 100 * options->holdout);
+	if (options->context > INT32_MAX || options->batch_tokens > INT32_MAX || options->batch_tokens < 1)
+		return dsa_fail(err, DSA_E_USAGE, "--context and --batch-tokens: expected 1 to %d", INT32_MAX);
+	if (options->threads > 1024)
+		return dsa_fail(err, DSA_E_USAGE, "--threads is %lld, expected at most 1024",
+		                (long long)options->threads);
+	return DSA_OK;
+}
+
+static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_error *err)
+{
+	struct dsa_evaluator_shape *shape = dsa_arena_alloc(&session->arena, 1, sizeof *shape, "the evaluator", err);
+	struct lazy_evaluator *lazy = dsa_arena_alloc(&session->arena, 1, sizeof *lazy, "the evaluator", err);
+	if (!shape || !lazy)
+		return DSA_E_MEMORY;
+	enum dsa_status status =
+	    dsa_evaluator_shape_of(shape, session->spool, session->config.layers, session->config.topk,
+	                           session->config.native, &session->arena, err);
+	if (status)
+		return status;
+	*lazy = (struct lazy_evaluator){
+	    .evaluator = {.shape = shape, .evaluate = lazy_evaluate, .overlap = lazy_overlap, .close = lazy_close},
+	    .session = session};
+	if (session->journal)
+		return dsa_journal_evaluator(&session->evaluator, session->journal, &lazy->evaluator, shape, err);
+	session->evaluator = &lazy->evaluator;
+	return DSA_OK;
+}
+
+enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
+                                 struct dsa_terminal *terminal, struct dsa_error *err)
+{
+	char fingerprint[DSA_HASH_HEX];
+	*session = (struct dsa_session){.options = options, .terminal = terminal};
+	dsa_arena_init(&session->arena);
+	enum dsa_status status = check_options(options, err);
+	if (!status)
+		status = dsa_model_config_load(&session->config, options->model, &session->arena, err);
+	if (!status && options->context > session->config.max_positions)
+		dsa_log_line(&terminal->log, DSA_LOG_WARN, "--context %lld is beyond the model's %d positions",
+		             (long long)options->context, session->config.max_positions);
+	if (!status && options->out)
+		status = take_run_directory(session, err);
+	if (!status)
+		status = dsa_backend_open(&session->backend,
+		                          &(struct dsa_backend_options){.device = options->device,
+		                                                        .threads = (int)options->threads,
+		                                                        .log = &terminal->log},
+		                          err);
+	if (!status)
+		status = dsa_model_fingerprint(options->model, false, fingerprint, err);
+	if (!status)
+		status = open_documents(session, err);
+	if (!status && session->run)
+		status = open_journal(session, fingerprint, err);
+	/* Only now: a refused resume must not touch what describes the run. */
+	if (!status && session->run)
+		status = write_config(session, err);
+	if (!status)
+		status = open_evaluator(session, err);
+	if (status)
+		dsa_session_close(session);
+	return status;
+}
+
+void dsa_session_close(struct dsa_session *session)
+{
+	if (session->journal && session->evaluator)
+		session->evaluator->close(session->evaluator);
+	if (session->runs_model)
+		session->runs_model->close(session->runs_model);
+	dsa_journal_close(session->journal);
+	dsa_model_close(session->model);
+	dsa_backend_close(session->backend);
+	dsa_spool_close(session->spool);
+	if (session->temporary) {
+		char *path;
+		if (!dsa_file_join(&session->arena, session->temporary, "tokens", &path, NULL))
+			unlink(path);
+		rmdir(session->temporary);
+	}
+	dsa_arena_release(&session->arena);
+}

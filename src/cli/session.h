@@ -1,0 +1,44 @@
+/* session.h: what every measuring command opens, in order: configuration, documents, device, model, journal, evaluator.
+ *
+ * A session owns all of it and closes it in reverse. */
+#ifndef DSA_CLI_SESSION_H
+#define DSA_CLI_SESSION_H
+
+#include "dsa/arena.h"
+#include "dsa/evaluator.h"
+#include "dsa/journal.h"
+#include "dsa/model.h"
+#include "dsa/results.h"
+#include "dsa/spool.h"
+#include "options.h"
+#include "terminal.h"
+
+struct dsa_session {
+	const struct dsa_cli_options *options;
+	struct dsa_terminal *terminal;
+	struct dsa_arena arena;
+	struct dsa_model_config config;
+	struct dsa_spool *spool;
+	struct dsa_backend *backend;
+	struct dsa_model *model;
+	struct dsa_journal *journal;      /* NULL: nothing is kept (evaluate) */
+	struct dsa_evaluator *runs_model; /* the model's */
+	struct dsa_evaluator *evaluator;  /* what to ask: the journal's in front of the model's */
+	char *run;                        /* run directory, NULL for commands without one */
+	char *temporary;                  /* of commands without one: where the spool lies until close */
+	size_t host_memory;
+	bool resumed;
+};
+
+/* Everything up to the evaluator. options->out: run directory with the rules of --out and --resume. */
+DSA_CHECKED enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
+                                             struct dsa_terminal *terminal, struct dsa_error *err);
+void dsa_session_close(struct dsa_session *session);
+/* Names, corpora, model dimensions and provenance of results; strings from results' arena or the session's. */
+DSA_CHECKED enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results,
+                                                 struct dsa_error *err);
+/* run + "/" + name in the session's arena. */
+DSA_CHECKED enum dsa_status dsa_session_path(struct dsa_session *session, const char *name, char **out,
+                                             struct dsa_error *err);
+
+#endif
