@@ -74,7 +74,6 @@ static const struct option_row table[] = {
      "the serving engine to write for", ON(DSA_CMD_EXPORT), false},
     {"strict", FLAG, AT(strict), NULL, "a warning is an error", ON(DSA_CMD_EXPORT), false},
     {"svg", TEXT, AT(svg), "DIR", "also write each figure as a file into DIR", ON(DSA_CMD_REPORT), false},
-    {"jsonl", FLAG, AT(jsonl), NULL, "every FILE is JSON lines, whatever its name", ON(DSA_CMD_TOKENIZE), false},
     {"json", FLAG, AT(json), NULL, "results on stdout as JSON", EVERY, false},
     {"quiet", FLAG, AT(quiet), NULL, "no progress, no notes; warnings and errors only", EVERY, false},
     {"verbose", FLAG, AT(verbose), NULL, "say more", EVERY, false},

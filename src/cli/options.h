@@ -50,7 +50,7 @@ struct dsa_cli_options {
 	int64_t pp;
 	/* Others. */
 	const char *pattern, *engine, *svg;
-	bool jsonl, strict;
+	bool strict;
 	bool json, quiet, verbose, no_progress;
 	const char *const *operands; /* words that are no options */
 	int operand_count;

@@ -6,6 +6,7 @@
 
 #include "dsa/arena.h"
 #include "dsa/evaluator.h"
+#include "dsa/hash.h"
 #include "dsa/journal.h"
 #include "dsa/model.h"
 #include "dsa/results.h"
@@ -27,6 +28,7 @@ struct dsa_session {
 	char *run;                        /* run directory, NULL for commands without one */
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	size_t host_memory;
+	char fingerprint[DSA_HASH_HEX];
 	bool resumed;
 };
 

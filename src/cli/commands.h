@@ -1,0 +1,17 @@
+/* commands.h: one function per subcommand; each returns the program's exit status. */
+#ifndef DSA_CLI_COMMANDS_H
+#define DSA_CLI_COMMANDS_H
+
+#include "options.h"
+#include "terminal.h"
+
+int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_evaluate(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_overlap(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_solve(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_report(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_export(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_tokenize(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+
+#endif

@@ -1,0 +1,118 @@
+#include <string.h>
+
+#include "commands.h"
+#include "dsa/json_writer.h"
+#include "dsa/model.h"
+#include "dsa/pattern.h"
+#include "dsa/safetensors.h"
+
+struct inspection {
+	const char *directory;
+	struct dsa_model_config config;
+	int tensors, shards;
+	uint64_t stored, resident; /* bytes: in the files; as weights of the CPU backend */
+	char fingerprint[65];
+};
+
+static enum dsa_status inspect(struct inspection *found, struct dsa_arena *arena, struct dsa_error *err)
+{
+	struct dsa_checkpoint *checkpoint = NULL;
+	enum dsa_status status = dsa_model_config_load(&found->config, found->directory, arena, err);
+	if (!status)
+		status = dsa_checkpoint_open(&checkpoint, found->directory, err);
+	if (!status)
+		status = dsa_model_fingerprint(found->directory, false, found->fingerprint, err);
+	if (!status) {
+		found->tensors = dsa_checkpoint_count(checkpoint);
+		found->shards = dsa_checkpoint_shards(checkpoint);
+		for (int i = 0; i < found->tensors; i++)
+			found->stored += dsa_checkpoint_at(checkpoint, i)->bytes;
+		found->resident = dsa_model_weight_bytes(&found->config, DSA_F32);
+	}
+	dsa_checkpoint_close(checkpoint);
+	return status;
+}
+
+static int dense_layers(const struct dsa_model_config *config)
+{
+	int dense = 0;
+	for (int l = 0; l < config->layers; l++)
+		dense += !config->moe[l];
+	return dense;
+}
+
+static void print_text(const struct inspection *found)
+{
+	const struct dsa_model_config *c = &found->config;
+	printf("architecture   %s\n", c->model_type);
+	printf("layers         %d (%d dense, %d mixture of experts)\n", c->layers, dense_layers(c),
+	       c->layers - dense_layers(c));
+	printf("hidden         %d, %d heads, q rank %d, latent %d, nope/rope/value %d/%d/%d\n", c->hidden, c->heads,
+	       c->q_rank, c->latent, c->nope, c->rope, c->value);
+	printf("indexer        %d heads x %d, top-k %d\n", c->index_heads, c->index_dim, c->topk);
+	printf("experts        %d, %d per token, inner %d, %d shared\n", c->router.experts, c->router.chosen,
+	       c->expert_inner, c->shared_experts);
+	printf("vocabulary     %d, positions %d\n", c->vocab, c->max_positions);
+	printf("native pattern %s (%d S%s)\n", c->native, dsa_pattern_shared(c->native),
+	       c->native_is_explicit ? "" : "; the checkpoint says nothing, so all F");
+	printf("files          %d tensors in %d files, %.1f MiB\n", found->tensors, found->shards,
+	       (double)found->stored / 1048576.0);
+	printf("memory         %.1f MiB of weights on the CPU (float32)\n", (double)found->resident / 1048576.0);
+	printf("fingerprint    %s\n", found->fingerprint);
+}
+
+static void print_json(const struct inspection *found, struct dsa_text *text)
+{
+	const struct dsa_model_config *c = &found->config;
+	struct dsa_json_writer writer;
+	dsa_json_writer_init(&writer, text, 1);
+	dsa_json_object(&writer, NULL);
+	dsa_json_put_text(&writer, "architecture", c->model_type);
+	dsa_json_put_int(&writer, "layers", c->layers);
+	dsa_json_put_int(&writer, "dense_layers", dense_layers(c));
+	dsa_json_put_int(&writer, "hidden", c->hidden);
+	dsa_json_put_int(&writer, "heads", c->heads);
+	dsa_json_put_int(&writer, "q_lora_rank", c->q_rank);
+	dsa_json_put_int(&writer, "kv_lora_rank", c->latent);
+	dsa_json_put_int(&writer, "index_n_heads", c->index_heads);
+	dsa_json_put_int(&writer, "index_head_dim", c->index_dim);
+	dsa_json_put_int(&writer, "index_topk", c->topk);
+	dsa_json_put_int(&writer, "experts", c->router.experts);
+	dsa_json_put_int(&writer, "experts_per_token", c->router.chosen);
+	dsa_json_put_int(&writer, "vocabulary", c->vocab);
+	dsa_json_put_text(&writer, "native_pattern", c->native);
+	dsa_json_put_bool(&writer, "native_pattern_is_explicit", c->native_is_explicit);
+	dsa_json_put_int(&writer, "tensors", found->tensors);
+	dsa_json_put_int(&writer, "files", found->shards);
+	dsa_json_put_uint(&writer, "stored_bytes", found->stored);
+	dsa_json_put_uint(&writer, "cpu_weight_bytes", found->resident);
+	dsa_json_put_text(&writer, "fingerprint", found->fingerprint);
+	dsa_json_end(&writer);
+}
+
+int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
+{
+	struct dsa_error err = {""};
+	struct dsa_arena arena;
+	struct dsa_text text = {0};
+	struct inspection found = {0};
+	enum dsa_status status;
+	dsa_arena_init(&arena);
+	if (options->operand_count != 1) {
+		status = dsa_fail(&err, DSA_E_USAGE, "inspect needs one MODEL_DIR, found %d", options->operand_count);
+	} else {
+		found.directory = options->operands[0];
+		status = inspect(&found, &arena, &err);
+	}
+	if (!status && options->json) {
+		print_json(&found, &text);
+		status = dsa_text_check(&text, "the inspection", &err);
+		if (!status)
+			fwrite(text.data, 1, text.bytes, stdout);
+	} else if (!status) {
+		print_text(&found);
+	}
+	dsa_text_release(&text);
+	dsa_arena_release(&arena);
+	return status ? dsa_terminal_fail(terminal, status, &err) : 0;
+}

@@ -1,0 +1,97 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "commands.h"
+#include "dsa/provenance.h"
+
+static int by_name(const char *name)
+{
+	for (int c = 0; c < DSA_COMMANDS; c++)
+		if (!strcmp(name, dsa_cli_commands[c].name))
+			return c;
+	return -1;
+}
+
+static int wrong_command(const char *name)
+{
+	fprintf(stderr, "dsacal: unknown command '%.64s'; 'dsacal help' lists them\n", name);
+	return dsa_status_exit(DSA_E_USAGE);
+}
+
+static int help(int argc, char **argv)
+{
+	int about = argc > 1 ? by_name(argv[1]) : DSA_CMD_HELP;
+	if (about < 0)
+		return wrong_command(argv[1]);
+	dsa_cli_help((enum dsa_command)about);
+	return 0;
+}
+
+static int run(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
+{
+	switch (options->command) {
+	case DSA_CMD_CALIBRATE:
+		return dsa_cmd_calibrate(options, terminal);
+	case DSA_CMD_EVALUATE:
+		return dsa_cmd_evaluate(options, terminal);
+	case DSA_CMD_OVERLAP:
+		return dsa_cmd_overlap(options, terminal);
+	case DSA_CMD_SOLVE:
+		return dsa_cmd_solve(options, terminal);
+	case DSA_CMD_REPORT:
+		return dsa_cmd_report(options, terminal);
+	case DSA_CMD_EXPORT:
+		return dsa_cmd_export(options, terminal);
+	case DSA_CMD_INSPECT:
+		return dsa_cmd_inspect(options, terminal);
+	case DSA_CMD_TOKENIZE:
+		return dsa_cmd_tokenize(options, terminal);
+	case DSA_CMD_HELP:
+	case DSA_COMMANDS:
+		break;
+	}
+	return 0;
+}
+
+/* A full disk shows when buffered results reach it: too late for the command, in time for the exit status. */
+static int flush_results(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "dsacal: cannot write the results to stdout: is the disk full or the pipe closed?\n");
+	return status ? status : dsa_status_exit(DSA_E_IO);
+}
+
+int main(int argc, char **argv)
+{
+	struct dsa_cli_options options;
+	struct dsa_terminal terminal;
+	struct dsa_error err = {""};
+	bool wants_help;
+	if (argc < 2) {
+		dsa_cli_help(DSA_CMD_HELP);
+		return dsa_status_exit(DSA_E_USAGE);
+	}
+	if (!strcmp(argv[1], "--version")) {
+		printf("dsacal %s (%s)\n", dsa_version(), dsa_commit());
+		return flush_results(0);
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+		return flush_results(help(argc - 1, argv + 1));
+	int command = by_name(argv[1]);
+	if (command < 0)
+		return wrong_command(argv[1]);
+	enum dsa_status status =
+	    dsa_cli_parse(&options, (enum dsa_command)command, argc - 1, argv + 1, &wants_help, &err);
+	dsa_terminal_init(&terminal, &options);
+	if (status)
+		return dsa_terminal_fail(&terminal, status, &err);
+	if (wants_help) {
+		dsa_cli_help(options.command);
+		return flush_results(0);
+	}
+	dsa_terminal_catch_signals();
+	int code = run(&options, &terminal);
+	dsa_terminal_close(&terminal);
+	return flush_results(code);
+}
