@@ -6,10 +6,10 @@
  * depends on how work is scheduled.
  *
  * Held-out: per corpus, documents ordered by SHA-256 of their ids as little-endian int32 (ties by position in the
- * corpus); the first round(P·n) are held out, at least one on each side; under 5 documents none, with a warning.
- * Only documents with at least one scored token take part in that; the others are counted.
- * Batches: per corpus and split, documents in the same hash order (a random order that no file order can bias),
- * packed until adding one more would pass batch_tokens; a longer document is a batch of its own. */
+ * corpus); the first round(P·n) (half away from zero) are held out, at least one on each side; under 5 documents none,
+ * with a warning. Only documents with at least one scored token take part in that; the others are counted. Batches: per
+ * corpus and split, documents in the same hash order (a random order that no file order can bias), packed until adding
+ * one more would pass batch_tokens; a longer document is a batch of its own. */
 #ifndef DSA_SPOOL_H
 #define DSA_SPOOL_H
 
@@ -23,7 +23,7 @@
 enum dsa_split { DSA_CALIBRATION = 0, DSA_HELDOUT = 1, DSA_SPLITS = 2 };
 
 struct dsa_corpus_source {
-	const char *name; /* unique; default: the file name without its extensions */
+	const char *name; /* unique; NULL: the file name without its extensions, "stdin" for "-" */
 	const char *path;
 	double weight; /* > 0, default 1 */
 };
@@ -36,7 +36,8 @@ struct dsa_spool_options {
 	int topk;           /* K: position t is scored iff t ≥ K, t + 1 < T and target[t + 1] */
 	double holdout;     /* share, 0 … 0.9; 0 = no held-out documents */
 	int batch_tokens;
-	uint64_t seed; /* mixed into the order of batches only through the document hash when ≠ 0 */
+	uint64_t
+	    seed; /* ≠ 0: batches take documents by SHA-256(seed as 8 little-endian bytes ‖ hash); the split stays */
 };
 
 struct dsa_spool_document {
@@ -52,8 +53,9 @@ struct dsa_spool_document {
 struct dsa_spool_corpus {
 	const char *name;
 	double weight;
-	uint8_t digest[32];                 /* of what was read */
+	uint8_t digest[32];                 /* dsa_corpus_digest(): of what was read, a part if max_tokens ended it */
 	int documents, unscored, cut;       /* documents holds all; unscored and cut are counted within */
+	int duplicates;                     /* scored documents whose ids equal an earlier one's in this corpus; kept */
 	int64_t tokens, cut_tokens, scored; /* tokens kept; tokens cut away; scored positions */
 	int documents_in[DSA_SPLITS];       /* documents with a scored token, per split */
 	int64_t scored_in[DSA_SPLITS];
@@ -69,11 +71,14 @@ struct dsa_batch {
 
 struct dsa_spool; /* owns the mapping and the tables below */
 
-/* Reads the corpora and writes path (atomically). tokenizer as in dsa_corpus_open. DSA_E_INPUT when no document has a
- * scored token, with the counts and the advice to raise --context or use longer documents. */
+/* Reads the corpora and writes path (atomically: aside, synced, renamed; after an error there is no file). tokenizer as
+ * in dsa_corpus_open. Memory holds one document and a row per document. DSA_E_INPUT when a corpus has no scored token,
+ * with the counts, K and advice; DSA_E_USAGE for options out of range, two corpora of one name, stdin twice. Cut,
+ * unscored and repeated documents and a missing held-out side are logged as warnings. */
 DSA_CHECKED enum dsa_status dsa_spool_write(const char *path, const struct dsa_spool_options *options,
                                             const struct dsa_tokenizer *tokenizer, int32_t vocab,
                                             const struct dsa_log *log, struct dsa_error *err);
+/* Maps path and checks all of it; a truncated or altered file is DSA_E_INPUT with the advice to start anew. */
 DSA_CHECKED enum dsa_status dsa_spool_open(struct dsa_spool **out, const char *path, struct dsa_error *err);
 void dsa_spool_close(struct dsa_spool *spool);
 
@@ -85,6 +90,8 @@ int dsa_spool_batches(const struct dsa_spool *spool);
 const struct dsa_batch *dsa_spool_batch(const struct dsa_spool *spool, int batch);
 /* The document index at place i of the batch order (struct dsa_batch.first counts in it). */
 int dsa_spool_order(const struct dsa_spool *spool, int i);
+/* Every id is below it. */
+int32_t dsa_spool_vocab(const struct dsa_spool *spool);
 /* SHA-256 over everything above: the identity of the corpora and of the settings that shaped them. */
 void dsa_spool_digest(const struct dsa_spool *spool, uint8_t out[32]);
 /* Position t of the document is scored. */
