@@ -70,7 +70,9 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 	status = dsa_file_list(session->run, &session->arena, &names, &count, err);
 	if (status)
 		return status;
-	if (count && !options->resume)
+	/* A start that was refused (a missing corpus, say) leaves a log and nothing to lose. */
+	bool empty = count == 0 || (count == 1 && !strcmp(names[0], "log.txt"));
+	if (!empty && !options->resume)
 		return dsa_fail(err, DSA_E_USAGE,
 		                "--out %s is not empty: add --resume to go on with it, or name another", session->run);
 	for (size_t i = 0; i < count; i++) {

@@ -1,0 +1,147 @@
+#include <string.h>
+
+#include "commands.h"
+#include "dsa/calibration.h"
+#include "dsa/file.h"
+#include "dsa/journal.h"
+#include "dsa/model_evaluator.h"
+#include "dsa/pattern_yaml.h"
+#include "dsa/results_json.h"
+#include "run_files.h"
+#include "summary.h"
+
+/* A finished run opened again without its model: results for names, spool for documents, journal for figures. */
+struct replay {
+	struct dsa_arena arena;
+	struct dsa_results before;
+	struct dsa_spool *spool;
+	struct dsa_journal *journal;
+	struct dsa_evaluator *evaluator;
+	struct dsa_evaluator_shape shape;
+};
+
+static enum dsa_status open_replay(struct replay *replay, const char *run, const struct dsa_log *log,
+                                   struct dsa_error *err)
+{
+	char *results, *tokens, *journal;
+	enum dsa_status status = dsa_file_join(&replay->arena, run, "results.json", &results, err);
+	if (!status)
+		status = dsa_file_join(&replay->arena, run, "tokens", &tokens, err);
+	if (!status)
+		status = dsa_file_join(&replay->arena, run, "journal", &journal, err);
+	if (!status)
+		status = dsa_results_json_load(&replay->before, results, &replay->arena, err);
+	if (!status)
+		status = dsa_spool_open(&replay->spool, tokens, err);
+	if (!status)
+		status = dsa_journal_open(&replay->journal, journal, NULL, 0, log, err);
+	if (!status)
+		status = dsa_evaluator_shape_of(&replay->shape, replay->spool, replay->before.layers,
+		                                replay->before.topk, replay->before.reference, &replay->arena, err);
+	if (!status)
+		status = dsa_journal_evaluator(&replay->evaluator, replay->journal, NULL, &replay->shape, err);
+	return status;
+}
+
+/* The baselines of the run that the journal knows; the uniform ones are asked anyway. */
+static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibration_options *how,
+                                       struct dsa_error *err)
+{
+	int count = replay->before.baseline_count;
+	const char **patterns = dsa_arena_alloc(&replay->arena, (size_t)count, sizeof *patterns, "baselines", err);
+	if (!patterns)
+		return DSA_E_MEMORY;
+	for (int b = 0; b < count; b++)
+		patterns[b] = replay->before.baselines[b].pattern;
+	how->baselines = patterns;
+	how->baseline_count = count;
+	return DSA_OK;
+}
+
+/* Everything that the run's results say and measuring does not. */
+static void keep_description(struct dsa_results *now, const struct dsa_results *before)
+{
+	struct dsa_results measured = *now;
+	*now = *before;
+	now->pattern = measured.pattern;
+	now->objective = measured.objective;
+	now->budget = measured.budget;
+	now->default_budget = measured.default_budget;
+	now->quality = measured.quality;
+	now->heldout = measured.heldout;
+	now->base = measured.base;
+	now->trace = measured.trace;
+	now->best = measured.best;
+	now->best_count = measured.best_count;
+	now->baselines = measured.baselines;
+	now->baseline_count = measured.baseline_count;
+	for (int c = 0; c < now->corpus_count && c < measured.corpus_count; c++) {
+		now->corpora[c].calibration = measured.corpora[c].calibration;
+		now->corpora[c].heldout = measured.corpora[c].heldout;
+	}
+}
+
+static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options *options, const struct dsa_log *log,
+                             struct dsa_results *results, struct dsa_error *err)
+{
+	int layers = replay->before.layers;
+	bool complete;
+	const char *locked_before = dsa_journal_field(replay->journal, "force-full");
+	struct dsa_calibration_options how = {
+	    .search = {.objective = !strcmp(options->objective, "nll") ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL,
+	               .full_trace = options->full_trace,
+	               .savings = true},
+	    .seed = replay->before.seed,
+	    .log = log};
+	(void)locked_before;
+	enum dsa_status status = dsa_cli_budget(options, layers, &how.search.budget, &how.budget_given, err);
+	if (!status)
+		status = known_baselines(replay, &how, err);
+	if (!status)
+		status = dsa_calibration_run(results, replay->evaluator, &how, &replay->arena, &complete, err);
+	if (!status && !complete)
+		dsa_log_line(log, DSA_LOG_WARN,
+		             "the run's trace ends before this budget does: the pattern may share more than this one; "
+		             "calibrate with --full-trace to know");
+	if (!status)
+		keep_description(results, &replay->before);
+	return status;
+}
+
+static enum dsa_status write_pattern(const char *path, const struct dsa_results *results, struct dsa_error *err)
+{
+	struct dsa_text text = {0};
+	enum dsa_status status = dsa_pattern_yaml_write(&text, results, err);
+	if (!status)
+		status = dsa_text_check(&text, path, err);
+	if (!status)
+		status = dsa_file_replace(path, text.data, text.bytes, err);
+	dsa_text_release(&text);
+	return status;
+}
+
+int dsa_cmd_solve(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
+{
+	struct dsa_error err = {""};
+	struct replay replay = {0};
+	struct dsa_results results = {0};
+	enum dsa_status status;
+	dsa_arena_init(&replay.arena);
+	if (options->operand_count != 1)
+		status = dsa_fail(&err, DSA_E_USAGE, "solve needs one RUN, found %d", options->operand_count);
+	else
+		status = open_replay(&replay, options->operands[0], &terminal->log, &err);
+	if (!status)
+		status = solve(&replay, options, &terminal->log, &results, &err);
+	if (!status && options->out)
+		status = write_pattern(options->out, &results, &err);
+	if (!status)
+		status = dsa_print_results(&results, NULL, options->json, &err);
+	int code = status ? dsa_terminal_fail(terminal, status, &err) : 0;
+	if (replay.evaluator)
+		replay.evaluator->close(replay.evaluator);
+	dsa_journal_close(replay.journal);
+	dsa_spool_close(replay.spool);
+	dsa_arena_release(&replay.arena);
+	return code;
+}
