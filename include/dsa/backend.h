@@ -102,8 +102,9 @@ struct dsa_ops {
 	/* Waits for everything queued; reports faults of the operators since the last wait (DSA_E_NUMERIC,
 	 * DSA_E_DEVICE). */
 	enum dsa_status (*wait)(struct dsa_backend *be, struct dsa_error *err);
-	/* Converts a stored weight (host memory, dtype F32/F16/BF16; `scale` NULL) to the backend's weight dtype at
-	 * `to` (rows × cols, contiguous). Non-finite values are DSA_E_NUMERIC with row and column found. */
+	/* Converts a stored weight (host memory, unaligned, dtype F32/F16/BF16) to `to` (rows × cols, contiguous),
+	 * whose dtype is the backend's weight dtype or F32. Non-finite values are DSA_E_NUMERIC with row and column
+	 * found. */
 	enum dsa_status (*load_weight)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
 	                               enum dsa_dtype stored, struct dsa_error *err);
 
@@ -135,6 +136,10 @@ struct dsa_ops {
 	enum dsa_status (*rope)(struct dsa_backend *be, struct dsa_tensor x, const struct dsa_rows *rows, int heads,
 	                        int step, int offset, int r, enum dsa_rope_style style, const float *cos,
 	                        const float *sin, struct dsa_error *err);
+	/* Per head a, out[:, a·out_step + out_offset … + cols) = x[:, a·x_step + x_offset … + cols). Same dtype. */
+	enum dsa_status (*copy_heads)(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,
+	                              struct dsa_tensor x, int x_step, int x_offset, int heads, int cols,
+	                              struct dsa_error *err);
 	/* keys[key0[i] + pos[i]] = x[i] for every row (same cols; dtype of keys). */
 	enum dsa_status (*store_keys)(struct dsa_backend *be, struct dsa_tensor keys, struct dsa_tensor x,
 	                              const struct dsa_rows *rows, struct dsa_error *err);

@@ -90,6 +90,7 @@ static const struct dsa_ops cpu_ops = {
     .linear = cpu_linear,
     .head_linear = cpu_head_linear,
     .rope = cpu_rope,
+    .copy_heads = cpu_copy_heads,
     .store_keys = cpu_store_keys,
     .select = cpu_select,
     .attention = cpu_attention,

@@ -89,6 +89,9 @@ enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, co
                                 struct dsa_error *err);
 enum dsa_status cpu_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                           const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
+enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,
+                               struct dsa_tensor x, int x_step, int x_offset, int heads, int cols,
+                               struct dsa_error *err);
 enum dsa_status cpu_store_keys(struct dsa_backend *be, struct dsa_tensor keys, struct dsa_tensor x,
                                const struct dsa_rows *rows, struct dsa_error *err);
 enum dsa_status cpu_gather(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor x, const int32_t *index,

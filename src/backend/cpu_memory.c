@@ -117,6 +117,23 @@ enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, co
 	return DSA_OK;
 }
 
+enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,
+                               struct dsa_tensor x, int x_step, int x_offset, int heads, int cols,
+                               struct dsa_error *err)
+{
+	(void)err;
+	assert(out.dtype == DSA_F32 && x.dtype == DSA_F32 && out.rows == x.rows && heads > 0);
+	assert((int64_t)(heads - 1) * out_step + out_offset + cols <= out.cols);
+	assert((int64_t)(heads - 1) * x_step + x_offset + cols <= x.cols);
+#pragma omp parallel for num_threads(cpu_of(be)->threads) schedule(static)
+	for (int64_t i = 0; i < x.rows; i++) {
+		for (int a = 0; a < heads; a++)
+			memcpy(cpu_row(out, i) + out_offset + (int64_t)a * out_step,
+			       cpu_row(x, i) + x_offset + (int64_t)a * x_step, (size_t)cols * sizeof(float));
+	}
+	return DSA_OK;
+}
+
 enum dsa_status cpu_store_keys(struct dsa_backend *be, struct dsa_tensor keys, struct dsa_tensor x,
                                const struct dsa_rows *rows, struct dsa_error *err)
 {

@@ -1,0 +1,238 @@
+#include "forward_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "dsa/arena.h"
+
+enum { ALIGNMENT = 256 };
+
+/* Hands out tensors one behind another; with base NULL it only counts. */
+struct carver {
+	char *base;
+	size_t used;
+};
+
+static struct dsa_tensor carve(struct carver *carver, enum dsa_dtype dtype, int64_t rows, int cols)
+{
+	struct dsa_tensor t = dsa_tensor_make(carver->base ? carver->base + carver->used : NULL, dtype, rows, cols);
+	size_t bytes = (size_t)rows * (size_t)cols * dsa_dtype_bytes(dtype);
+	carver->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+	return t;
+}
+
+static size_t plan(struct workspace *w, const struct dsa_model_config *c, enum dsa_dtype act, int64_t rows,
+                   int64_t keys, void *base)
+{
+	struct carver carver = {.base = base};
+	int64_t tile = rows < FORWARD_TILE ? rows : FORWARD_TILE;
+	int shared = c->expert_inner * c->shared_experts, wide = c->dense_inner > shared ? c->dense_inner : shared;
+	w->residual = carve(&carver, DSA_F32, rows, c->hidden);
+	w->selection = carve(&carver, DSA_I32, rows, c->topk);
+	w->keys = carve(&carver, act, keys, c->latent + c->rope);
+	w->index_keys = carve(&carver, act, keys, c->index_dim);
+	w->pos = carve(&carver, DSA_I32, rows, 1);
+	w->key0 = carve(&carver, DSA_I32, rows, 1);
+	w->ids = carve(&carver, DSA_I32, rows, 1);
+	w->normed = carve(&carver, act, tile, c->hidden);
+	w->q_low = carve(&carver, act, tile, c->q_rank);
+	w->q = carve(&carver, act, tile, c->heads * (c->nope + c->rope));
+	w->q_absorbed = carve(&carver, act, tile, c->heads * (c->latent + c->rope));
+	w->kv = carve(&carver, act, tile, c->latent + c->rope);
+	w->index_q = carve(&carver, act, tile, c->index_heads * c->index_dim);
+	w->index_k = carve(&carver, act, tile, c->index_dim);
+	w->index_weights = carve(&carver, DSA_F32, tile, c->index_heads);
+	w->dropped = carve(&carver, DSA_I32, tile, c->topk);
+	w->mixed = carve(&carver, act, tile, c->heads * c->latent);
+	w->values = carve(&carver, act, tile, c->heads * c->value);
+	w->gate_up = carve(&carver, act, tile, 2 * wide);
+	w->inner = carve(&carver, act, tile, wide);
+	w->router = carve(&carver, DSA_F32, tile, c->router.experts);
+	w->chosen = carve(&carver, DSA_I32, tile, c->router.chosen);
+	w->chosen_weights = carve(&carver, DSA_F32, tile, c->router.chosen);
+	w->gathered = carve(&carver, DSA_F32, tile, c->hidden);
+	return carver.used;
+}
+
+size_t dsa_forward_bytes(const struct dsa_model_config *config, enum dsa_dtype act, int64_t max_rows, int64_t max_keys)
+{
+	struct workspace work;
+	return plan(&work, config, act, max_rows, max_keys, NULL);
+}
+
+enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *model, int64_t max_rows, int64_t max_keys,
+                                 int max_documents, struct dsa_error *err)
+{
+	const struct dsa_model_config *c = &model->config;
+	struct dsa_backend *be = model->backend;
+	enum dsa_status status = DSA_E_MEMORY;
+	assert(max_rows > 0 && max_keys >= max_rows && max_keys <= INT32_MAX && max_documents > 0);
+	struct dsa_forward *forward = *out = dsa_alloc(1, sizeof *forward, "a forward pass", err);
+	if (!forward)
+		return status;
+	forward->model = model;
+	forward->be = be;
+	forward->max_rows = max_rows;
+	forward->max_keys = max_keys;
+	forward->max_documents = max_documents;
+	forward->documents =
+	    dsa_alloc((size_t)max_documents, sizeof *forward->documents, "the documents of a pass", err);
+	forward->host = dsa_alloc((size_t)max_rows, 3 * sizeof *forward->host, "the rows of a pass", err);
+	if (!forward->documents || !forward->host)
+		goto cleanup;
+	struct dsa_backend_limits limits = {
+	    .rows = max_rows,
+	    .keys = max_keys,
+	    .hidden = c->hidden,
+	    .heads = c->heads,
+	    .latent = c->latent,
+	    .topk = c->topk,
+	    .vocab = c->vocab,
+	    .experts = c->router.experts,
+	    .chosen = c->router.chosen,
+	    .expert_inner = c->expert_inner,
+	    .index_heads = c->index_heads,
+	    .index_dim = c->index_dim,
+	    .max_context = model->context,
+	};
+	status = dsa_backend_reserve(be, &limits, err);
+	if (!status)
+		status = be->ops->alloc(be, dsa_forward_bytes(c, be->act, max_rows, max_keys),
+		                        "activations of a forward pass", &forward->memory, err);
+	if (!status)
+		plan(&forward->work, c, be->act, max_rows, max_keys, forward->memory);
+cleanup:
+	if (status) {
+		dsa_forward_close(forward);
+		*out = NULL;
+	}
+	return status;
+}
+
+void dsa_forward_close(struct dsa_forward *forward)
+{
+	if (!forward)
+		return;
+	if (forward->memory)
+		forward->be->ops->free(forward->be, forward->memory);
+	free(forward->documents);
+	free(forward->host);
+	free(forward);
+}
+
+/* The pass's documents and, per query row, position, first key and token id. */
+static enum dsa_status lay_out(struct dsa_forward *f, const struct dsa_pass_document *documents, int count, bool whole,
+                               struct dsa_error *err)
+{
+	const struct dsa_model_config *c = &f->model->config;
+	int32_t *pos = f->host, *key0 = pos + f->max_rows, *ids = key0 + f->max_rows;
+	int64_t rows = 0, keys = 0;
+	for (int d = 0; d < count; d++) {
+		int tokens = documents[d].tokens, first = whole ? 0 : prefix_tokens(c, tokens);
+		if (tokens < 1 || tokens > f->model->context)
+			return dsa_fail(err, DSA_E_USAGE,
+			                "document %d of a pass has %d tokens, expected 1 to the context of %d", d,
+			                tokens, f->model->context);
+		if (tokens - first > f->max_rows - rows || tokens > f->max_keys - keys)
+			return dsa_fail(err, DSA_E_USAGE,
+			                "the documents of a pass have more than the %lld rows or %lld keys planned for",
+			                (long long)f->max_rows, (long long)f->max_keys);
+		f->documents[d] = (struct pass_document){.tokens = tokens, .first = first, .row0 = rows, .key0 = keys};
+		for (int t = first; t < tokens; t++, rows++) {
+			int32_t id = documents[d].ids[t];
+			if (id < 0 || id >= c->vocab)
+				return dsa_fail(
+				    err, DSA_E_INPUT,
+				    "token id %d at position %d of document %d is outside the model's vocabulary "
+				    "of %d; does the tokenizer belong to the model?",
+				    (int)id, t, d, c->vocab);
+			pos[rows] = t;
+			key0[rows] = (int32_t)keys;
+			ids[rows] = id;
+		}
+		keys += tokens;
+	}
+	f->count = count;
+	f->rows = rows;
+	f->key_rows = keys;
+	return DSA_OK;
+}
+
+enum dsa_status dsa_forward_begin(struct dsa_forward *f, const struct dsa_pass_document *documents, int count,
+                                  bool whole, struct dsa_prefix *prefix, int64_t *rows, struct dsa_error *err)
+{
+	const struct dsa_ops *ops = f->be->ops;
+	assert(count > 0 && count <= f->max_documents);
+	assert(whole || prefix);
+	assert(!prefix || prefix_fits(prefix, documents, count));
+	/* The rows of the pass before may still be on their way from the same host memory. */
+	enum dsa_status status = ops->wait(f->be, err);
+	if (!status)
+		status = lay_out(f, documents, count, whole, err);
+	if (status)
+		return status;
+	f->whole = whole;
+	f->has_selection = false;
+	f->prefix = prefix;
+	*rows = f->rows;
+	size_t bytes = (size_t)f->rows * sizeof *f->host;
+	status = ops->upload(f->be, f->work.pos.data, f->host, bytes, err);
+	if (!status)
+		status = ops->upload(f->be, f->work.key0.data, f->host + f->max_rows, bytes, err);
+	if (!status)
+		status = ops->upload(f->be, f->work.ids.data, f->host + 2 * f->max_rows, bytes, err);
+	return status;
+}
+
+enum dsa_status dsa_forward_embed(struct dsa_forward *f, uint64_t seed, struct dsa_error *err)
+{
+	struct dsa_rows rows = {
+	    .count = f->rows, .pos = f->work.pos.data, .key0 = f->work.key0.data, .max_pos = f->model->context - 1};
+	f->has_selection = false;
+	if (!f->rows)
+		return DSA_OK;
+	return f->be->ops->embed(f->be, dsa_tensor_rows(f->work.residual, 0, f->rows), f->model->embed,
+	                         f->work.ids.data, &rows, seed, err);
+}
+
+enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, int64_t count, struct dsa_tensor out,
+                                   struct dsa_error *err)
+{
+	const struct dsa_ops *ops = f->be->ops;
+	float eps = (float)f->model->config.norm_eps;
+	assert(out.rows >= count && out.cols == f->model->config.hidden && count <= f->max_rows);
+	struct dsa_tensor x = dsa_tensor_rows(f->work.residual, 0, f->rows);
+	/* The token ids are spent: their memory takes the index. */
+	int32_t *device_index = f->work.ids.data;
+	if (!count)
+		return DSA_OK;
+	enum dsa_status status = ops->upload(f->be, device_index, index, (size_t)count * sizeof *index, err);
+	for (int64_t first = 0; first < count && !status; first += FORWARD_TILE) {
+		int64_t tile = count - first < FORWARD_TILE ? count - first : FORWARD_TILE;
+		struct dsa_tensor gathered = dsa_tensor_rows(f->work.gathered, 0, tile);
+		status = ops->gather(f->be, gathered, x, device_index + first, err);
+		if (!status)
+			status = ops->rmsnorm(f->be, dsa_tensor_rows(out, first, tile), gathered, f->model->final_norm,
+			                      eps, err);
+	}
+	/* The upload reads the caller's memory. */
+	return status ? status : ops->wait(f->be, err);
+}
+
+int64_t dsa_forward_row(const struct dsa_forward *f, int document, int position)
+{
+	if (document < 0 || document >= f->count)
+		return -1;
+	const struct pass_document *d = &f->documents[document];
+	return position >= d->first && position < d->tokens ? d->row0 + position - d->first : -1;
+}
+
+const int32_t *dsa_forward_selection(const struct dsa_forward *f)
+{
+	return f->has_selection ? f->work.selection.data : NULL;
+}
+
+struct dsa_tensor dsa_forward_residual(const struct dsa_forward *f)
+{
+	return dsa_tensor_rows(f->work.residual, 0, f->rows);
+}

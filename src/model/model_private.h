@@ -1,0 +1,54 @@
+/* model_private.h: inside the model: which tensors a layer has, how they are loaded, and what identifies a checkpoint.
+ *
+ * A slot is one device tensor of a layer together with where its content comes from. The list of a layer's slots is
+ * made in one place and serves three purposes: sizes, the check of every shape before any memory is taken, loading. */
+#ifndef DSA_MODEL_PRIVATE_H
+#define DSA_MODEL_PRIVATE_H
+
+#include "dsa/arena.h"
+#include "dsa/model.h"
+#include "dsa/safetensors.h"
+
+enum weight_source {
+	WEIGHT_VECTOR,  /* one one-dimensional tensor */
+	WEIGHT_MATRIX,  /* one tensor (rows, cols) */
+	WEIGHT_GATE_UP, /* gate_proj over up_proj, each (rows / 2, cols) */
+	WEIGHT_EXPERTS_GATE_UP,
+	WEIGHT_EXPERTS_DOWN,
+};
+
+struct weight_slot {
+	struct dsa_tensor *tensor;
+	const char *name; /* behind the prefix; of the module that holds gate_proj and up_proj, or of the experts */
+	enum weight_source source;
+	enum dsa_dtype dtype;
+	int64_t rows;
+	int cols;
+	int count;    /* experts */
+	double scale; /* the content is multiplied by it; only where dtype is F32 */
+};
+
+enum { WEIGHT_SLOTS = 32, WEIGHT_ALIGNMENT = 256 };
+
+/* Fills slots for a layer whose tensors are in *layer; returns their number. */
+int weight_layer_slots(struct weight_slot slots[WEIGHT_SLOTS], struct dsa_layer *layer,
+                       const struct dsa_model_config *config, int index, bool indexer, enum dsa_dtype weight);
+/* The same for what no layer owns: embeddings, final norm, head. */
+int weight_model_slots(struct weight_slot slots[WEIGHT_SLOTS], struct dsa_model *model,
+                       const struct dsa_model_config *config, enum dsa_dtype weight);
+/* Device bytes of the slots, each padded to WEIGHT_ALIGNMENT. */
+uint64_t weight_slots_bytes(const struct weight_slot *slots, int count);
+/* Every tensor is there, in a dtype that can be read and in the shape that the configuration asks for. */
+DSA_CHECKED enum dsa_status weight_slots_check(const struct weight_slot *slots, int count,
+                                               const struct dsa_checkpoint *checkpoint, const char *prefix,
+                                               struct dsa_error *err);
+/* Places the slots' tensors in `block` (weight_slots_bytes of device memory) and loads them. */
+DSA_CHECKED enum dsa_status weight_slots_load(const struct weight_slot *slots, int count,
+                                              const struct dsa_checkpoint *checkpoint, const char *prefix,
+                                              struct dsa_backend *be, void *block, struct dsa_error *err);
+
+/* fingerprint.c */
+DSA_CHECKED enum dsa_status fingerprint_checkpoint(const struct dsa_checkpoint *checkpoint, const char *model_dir,
+                                                   bool full, char out[65], struct dsa_error *err);
+
+#endif

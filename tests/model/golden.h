@@ -1,0 +1,115 @@
+/* golden.h: a golden checkpoint opened, run under a pattern, and its expected tensors at hand. */
+#ifndef DSA_TEST_GOLDEN_H
+#define DSA_TEST_GOLDEN_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dsa/forward.h"
+#include "dsa/safetensors.h"
+
+struct golden {
+	char dir[512];
+	struct dsa_backend *be;
+	struct dsa_model *model;
+	struct dsa_checkpoint *expected;
+	const int32_t *ids;
+	int tokens;
+};
+
+/* Every status of the program under test ends here; the message is shown. */
+static struct dsa_error golden_error;
+#define MUST(call)                                                                                                     \
+	do {                                                                                                           \
+		golden_error.text[0] = 0;                                                                              \
+		if ((call) != DSA_OK)                                                                                  \
+			fail_msg("%s: %s", #call, golden_error.text);                                                  \
+	} while (0)
+
+static inline const void *golden_data(const struct golden *g, const char *name, int64_t rows, int64_t cols)
+{
+	const struct dsa_stored *stored = dsa_checkpoint_find(g->expected, name);
+	if (!stored)
+		fail_msg("%s: expected.safetensors has no %s", g->dir, name);
+	assert_true(stored->shape[0] == rows && (stored->dims == 1 || stored->shape[1] == cols));
+	assert_true((uintptr_t)stored->data % 4 == 0);
+	return stored->data;
+}
+
+static inline void golden_open(struct golden *g, const char *dir, int threads)
+{
+	char path[600];
+	struct dsa_backend_options options = {.device = "cpu", .threads = threads};
+	*g = (struct golden){0};
+	snprintf(g->dir, sizeof g->dir, "%s", dir);
+	snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+	MUST(dsa_backend_open(&g->be, &options, &golden_error));
+	MUST(dsa_model_open(&g->model, g->be, dir, 256, NULL, &golden_error));
+	MUST(dsa_checkpoint_open_file(&g->expected, path, &golden_error));
+	g->tokens = (int)dsa_checkpoint_find(g->expected, "tokens")->shape[0];
+	g->ids = golden_data(g, "tokens", g->tokens, 1);
+}
+
+static inline void golden_close(struct golden *g)
+{
+	dsa_checkpoint_close(g->expected);
+	dsa_model_close(g->model);
+	dsa_backend_close(g->be);
+	*g = (struct golden){0};
+}
+
+/* Logits (count, V) of pass rows; free() them. */
+static inline float *golden_logits(const struct golden *g, struct dsa_forward *forward, const int32_t *index,
+                                   int64_t count)
+{
+	const struct dsa_model_config *c = &g->model->config;
+	void *hidden, *logits;
+	size_t bytes = (size_t)count * (size_t)c->vocab * sizeof(float);
+	float *host = malloc(bytes + 1);
+	assert_non_null(host);
+	MUST(g->be->ops->alloc(g->be, (size_t)(count + 1) * (size_t)c->hidden * sizeof(float), "hidden", &hidden,
+	                       &golden_error));
+	MUST(g->be->ops->alloc(g->be, bytes + 1, "logits", &logits, &golden_error));
+	struct dsa_tensor x = dsa_tensor_make(hidden, g->be->act, count, c->hidden);
+	struct dsa_tensor y = dsa_tensor_make(logits, DSA_F32, count, c->vocab);
+	MUST(dsa_forward_hidden(forward, index, count, x, &golden_error));
+	if (count)
+		MUST(g->be->ops->logits(g->be, y, x, g->model->head, &golden_error));
+	MUST(g->be->ops->download(g->be, host, logits, bytes, &golden_error));
+	g->be->ops->free(g->be, hidden);
+	g->be->ops->free(g->be, logits);
+	return host;
+}
+
+/* All rows of the pass, in order. */
+static inline float *golden_all_logits(const struct golden *g, struct dsa_forward *forward, int64_t rows)
+{
+	int32_t *index = malloc((size_t)(rows + 1) * sizeof *index);
+	assert_non_null(index);
+	for (int64_t i = 0; i < rows; i++)
+		index[i] = (int32_t)i;
+	float *logits = golden_logits(g, forward, index, rows);
+	free(index);
+	return logits;
+}
+
+/* Largest |a - b| in a row over the row's largest |b|, over all rows. */
+static inline double golden_distance(const float *a, const float *b, int64_t rows, int cols)
+{
+	double worst = 0;
+	for (int64_t i = 0; i < rows; i++) {
+		double far = 0, large = 0;
+		for (int j = 0; j < cols; j++) {
+			double x = a[i * cols + j], y = b[i * cols + j];
+			far = fabs(x - y) > far || !(x - y == x - y) ? fabs(x - y) : far;
+			large = fabs(y) > large ? fabs(y) : large;
+		}
+		double relative = far / large;
+		worst = relative > worst || !(relative == relative) ? relative : worst;
+	}
+	return worst;
+}
+
+#endif
