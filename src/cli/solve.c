@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
@@ -58,6 +59,34 @@ static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibra
 	return DSA_OK;
 }
 
+/* A text option as the journal keeps it: quoted, or null. */
+static enum dsa_status option_of_run(struct replay *replay, const char *name, const char **out, struct dsa_error *err)
+{
+	const char *value = dsa_journal_field(replay->journal, name);
+	size_t length = value ? strlen(value) : 0;
+	*out = NULL;
+	if (length < 2 || value[0] != '"')
+		return DSA_OK;
+	*out = dsa_arena_text(&replay->arena, value + 1, length - 2, err);
+	return *out ? DSA_OK : DSA_E_MEMORY;
+}
+
+/* The layers that the run had to keep F were never tried, so they stay F. */
+static enum dsa_status run_constraints(struct replay *replay, bool **locked, struct dsa_error *err)
+{
+	struct dsa_cli_options then = {0};
+	int layers = replay->before.layers;
+	const char *pp = dsa_journal_field(replay->journal, "pp");
+	enum dsa_status status = option_of_run(replay, "force-full", &then.force_full, err);
+	if (!status)
+		status = option_of_run(replay, "pp-starts", &then.pp_starts, err);
+	if (status)
+		return status;
+	then.pp = pp ? strtoll(pp, NULL, 10) : 0;
+	*locked = dsa_arena_alloc(&replay->arena, (size_t)layers, sizeof **locked, "constraints", err);
+	return *locked ? dsa_cli_locked(&then, layers, *locked, err) : DSA_E_MEMORY;
+}
+
 /* Everything that the run's results say and measuring does not. */
 static void keep_description(struct dsa_results *now, const struct dsa_results *before)
 {
@@ -85,16 +114,18 @@ static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options
                              struct dsa_results *results, struct dsa_error *err)
 {
 	int layers = replay->before.layers;
-	bool complete;
-	const char *locked_before = dsa_journal_field(replay->journal, "force-full");
+	bool complete, *locked = NULL;
+	enum dsa_status status = run_constraints(replay, &locked, err);
+	if (status)
+		return status;
 	struct dsa_calibration_options how = {
 	    .search = {.objective = !strcmp(options->objective, "nll") ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL,
 	               .full_trace = options->full_trace,
-	               .savings = true},
+	               .savings = true,
+	               .locked = locked},
 	    .seed = replay->before.seed,
 	    .log = log};
-	(void)locked_before;
-	enum dsa_status status = dsa_cli_budget(options, layers, &how.search.budget, &how.budget_given, err);
+	status = dsa_cli_budget(options, layers, &how.search.budget, &how.budget_given, err);
 	if (!status)
 		status = known_baselines(replay, &how, err);
 	if (!status)
