@@ -73,8 +73,10 @@ struct dsa_results {
 	struct dsa_overlap overlap;
 	struct dsa_result_work work;
 	struct dsa_provenance provenance;
-	/* Layer costs for the gain table, per model dimensions (model.md, sizes). */
+	/* Model dimensions that the gain table's layer costs follow from (gain.h); 0 = unknown, then there is no table.
+	 * experts_per_token: chosen and shared ones together; dense_layers: how many have no experts. */
 	int hidden, heads, index_heads, index_dim, latent, rope, q_rank;
+	int nope, value, dense_inner, expert_inner, experts, experts_per_token, dense_layers;
 };
 
 #endif
