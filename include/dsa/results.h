@@ -17,7 +17,7 @@ struct dsa_result_corpus {
 	char digest[65];
 	int documents, documents_calibration, documents_heldout, unscored, cut;
 	int64_t tokens, scored, scored_calibration, scored_heldout;
-	struct dsa_quality calibration, heldout; /* of the emitted pattern */
+	struct dsa_quality calibration, heldout; /* of the emitted pattern; heldout.documents 0 = none */
 	double noise_floor;                      /* mean KL on calibration documents */
 };
 

@@ -2,9 +2,13 @@
  *
  * The search knows an evaluator and numbers; it knows no model, no file and no device, so it is tested on toy
  * objectives. Greedy step: measure every candidate (each remaining F layer flipped) on the calibration batches, take
- * the lowest objective, ties to the lower layer; stop before the first flip that breaks a bound, unless full_trace. The
- * held-out batches never choose: every committed pattern is measured on them, and only what holds on both is emitted.
- */
+ * the lowest objective, ties to the lower layer; stop before the first flip that breaks a bound, unless full_trace.
+ * That flip stays in the trace, as it shows why the search stopped. The held-out batches never choose: every step's
+ * pattern is measured on them, and the deepest step that holds on both is emitted.
+ *
+ * Work counted: the candidates' questions on calibration batches and the base's run there. Held-out documents, the
+ * noise floor and baselines judge the search's outcome and are no part of it, so they count neither as done nor as
+ * naive. */
 #ifndef DSA_SEARCH_H
 #define DSA_SEARCH_H
 
@@ -14,6 +18,7 @@
 #include "dsa/arena.h"
 #include "dsa/evaluator.h"
 #include "dsa/metrics.h"
+#include "dsa/spool.h"
 #include "dsa/status.h"
 #include "dsa/work.h"
 
@@ -57,7 +62,8 @@ struct dsa_step {
 	int step, flip;                          /* counted from 1; the layer that became S */
 	char *pattern;                           /* after it */
 	struct dsa_quality calibration, heldout; /* heldout.documents = 0: no held-out documents */
-	struct dsa_candidate *candidates;
+	struct dsa_quality *by_corpus;           /* (DSA_SPLITS, corpora) */
+	struct dsa_candidate *candidates;        /* (candidate_count) ascending by layer */
 	int candidate_count;
 	enum dsa_bound broken; /* the first bound this pattern breaks on calibration, then held-out; NONE = it holds */
 };
@@ -66,29 +72,46 @@ struct dsa_trace {
 	struct dsa_step *steps;
 	int count;
 	int emitted; /* index into steps, -1: the base */
+	/* Why the emitted pattern shares no more: what the step behind it breaks; with no step behind it MAX_SHARED,
+	 * ALL_SHARED, or NONE where the knowledge of a journal ends. */
 	enum dsa_bound stopped_by;
 	struct dsa_quality base_calibration, base_heldout;
+	struct dsa_quality *base_by_corpus; /* (DSA_SPLITS, corpora) */
 };
 
-/* Told after every measured batch of a step, for progress; may be NULL. */
+/* What is told meanwhile; either function may be NULL. */
 struct dsa_search_progress {
+	/* After every measured batch of a step, calibration batches first, then held-out ones. Step 0 is all that
+	 * precedes the search: base, noise floor, baselines (dsa_calibration_run). */
 	void (*step)(void *context, int step, int candidates, int batches_done, int batches);
 	void *context;
+	void (*done)(void *context, const struct dsa_step *step); /* a step's figures are complete */
 };
 
-/* Result memory from arena. work is counted on. Interrupted: DSA_E_INTERRUPTED. With an evaluator that knows only a
- * journal, the trace ends where its knowledge ends (at a step of which some candidate is unknown) and DSA_OK is
- * returned with *complete = false. */
+/* Result memory from arena. work is counted on, a step when it is complete. progress may be NULL. Interrupted:
+ * DSA_E_INTERRUPTED. With an evaluator that knows only a journal, the trace ends where its knowledge ends (before the
+ * first step of which some candidate, or the winner on held-out documents, is unknown) and DSA_OK is returned with
+ * *complete = false and err naming what is missing. DSA_E_USAGE for an impossible reference, DSA_E_INPUT without
+ * calibration batches, DSA_E_NUMERIC naming the candidate whose objective is not finite. */
 DSA_CHECKED enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator *evaluator,
                                               const struct dsa_search_options *options, struct dsa_work *work,
                                               const struct dsa_search_progress *progress, struct dsa_arena *arena,
                                               bool *complete, struct dsa_error *err);
 
-/* Measures one pattern on every batch of a split. */
+/* Asks for (count) patterns on one batch, into (count) measures. */
+DSA_CHECKED enum dsa_status dsa_measure_batch(struct dsa_measure *measures, struct dsa_evaluator *evaluator,
+                                              const char *base, const char *const *patterns, int count, int batch,
+                                              uint64_t seed, struct dsa_error *err);
+/* Measures one pattern on every batch of a split; initialises measure. */
 DSA_CHECKED enum dsa_status dsa_measure_pattern(struct dsa_measure *measure, struct dsa_evaluator *evaluator,
                                                 const char *base, const char *pattern, int split, uint64_t seed,
                                                 struct dsa_arena *arena, struct dsa_error *err);
-/* The first bound that the pattern breaks, NONE if it holds. */
+
+/* The first bound that these figures break, in the order of enum dsa_bound; NONE if all hold. A figure that is not a
+ * number breaks its bound, but figures over no documents break none. */
+enum dsa_bound dsa_budget_broken(const struct dsa_budget *budget, const struct dsa_quality *quality,
+                                 const char *pattern);
+/* The same by scope: for the mean over the corpora, or the first bound that any corpus breaks. */
 enum dsa_bound dsa_budget_check(const struct dsa_budget *budget, const struct dsa_measure *measure, int topk,
                                 const char *pattern);
 

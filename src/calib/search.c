@@ -1,0 +1,308 @@
+/* Exact greedy search: every candidate on every calibration batch, one flip a step. */
+#include "dsa/search.h"
+
+#include <assert.h>
+#include <math.h>
+
+#include "dsa/pattern.h"
+
+static enum dsa_status take_pattern(void *context, int index, const struct dsa_doc_stats *stats, int count,
+                                    int64_t executed, struct dsa_error *err)
+{
+	struct dsa_measure *measures = context;
+	(void)executed; /* the journal's affair: it knows the repeats of earlier, killed runs too */
+	for (int d = 0; d < count; d++) {
+		enum dsa_status status = dsa_measure_add(&measures[index], &stats[d], err);
+		if (status)
+			return status;
+	}
+	return DSA_OK;
+}
+
+enum dsa_status dsa_measure_batch(struct dsa_measure *measures, struct dsa_evaluator *evaluator, const char *base,
+                                  const char *const *patterns, int count, int batch, uint64_t seed,
+                                  struct dsa_error *err)
+{
+	assert(count > 0 && batch >= 0 && batch < evaluator->shape->batches && (seed == 0 || count == 1));
+	const struct dsa_ask ask = {.base = base, .patterns = patterns, .count = count, .batch = batch, .seed = seed};
+	const struct dsa_sink sink = {.pattern = take_pattern, .context = measures};
+	return evaluator->evaluate(evaluator, &ask, &sink, err);
+}
+
+static enum dsa_status measure_start(struct dsa_measure *measure, const struct dsa_evaluator_shape *shape,
+                                     struct dsa_arena *arena, struct dsa_error *err)
+{
+	return dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena,
+	                        err);
+}
+
+enum dsa_status dsa_measure_pattern(struct dsa_measure *measure, struct dsa_evaluator *evaluator, const char *base,
+                                    const char *pattern, int split, uint64_t seed, struct dsa_arena *arena,
+                                    struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = evaluator->shape;
+	enum dsa_status status = measure_start(measure, shape, arena, err);
+	for (int b = 0; b < shape->batches && !status; b++)
+		if (shape->batch[b].split == split)
+			status = dsa_measure_batch(measure, evaluator, base, &pattern, 1, b, seed, err);
+	return status;
+}
+
+struct greedy {
+	struct dsa_trace *trace;
+	struct dsa_evaluator *evaluator;
+	const struct dsa_evaluator_shape *shape;
+	const struct dsa_search_options *options;
+	struct dsa_work *work;
+	const struct dsa_search_progress *progress;
+	struct dsa_arena *arena;
+	int batches_in[DSA_SPLITS];
+};
+
+static void tell(const struct greedy *g, int candidates, int done)
+{
+	if (g->progress && g->progress->step)
+		g->progress->step(g->progress->context, g->trace->count + 1, candidates, done,
+		                  g->batches_in[DSA_CALIBRATION] + g->batches_in[DSA_HELDOUT]);
+}
+
+static bool is_candidate(const struct greedy *g, const char *pattern, int layer)
+{
+	return layer > 0 && pattern[layer] == 'F' && !(g->options->locked && g->options->locked[layer]);
+}
+
+static int count_candidates(const struct greedy *g, const char *pattern)
+{
+	int count = 0;
+	for (int l = 1; l < g->shape->layers; l++)
+		count += is_candidate(g, pattern, l);
+	return count;
+}
+
+/* Layers and patterns of a step's candidates, ascending by layer. */
+static enum dsa_status list_candidates(const struct greedy *g, const char *current, struct dsa_candidate *candidates,
+                                       const char **patterns, struct dsa_arena *scratch, struct dsa_error *err)
+{
+	int count = 0;
+	for (int l = 1; l < g->shape->layers; l++) {
+		if (!is_candidate(g, current, l))
+			continue;
+		char *pattern = dsa_arena_text(scratch, current, (size_t)g->shape->layers, err);
+		if (!pattern)
+			return DSA_E_MEMORY;
+		pattern[l] = 'S';
+		candidates[count].layer = l;
+		patterns[count++] = pattern;
+	}
+	return DSA_OK;
+}
+
+/* Figures of each candidate from its measure; *winner has the lowest objective, the lower layer where two are equal. */
+static enum dsa_status judge(const struct greedy *g, struct dsa_candidate *candidates, int count,
+                             const struct dsa_measure *measures, int *winner, struct dsa_error *err)
+{
+	const bool by_nll = g->options->objective == DSA_OBJECTIVE_NLL;
+	*winner = 0;
+	for (int i = 0; i < count; i++) {
+		struct dsa_candidate *candidate = &candidates[i];
+		double nll_se;
+		dsa_measure_objective(&measures[i], DSA_OBJECTIVE_KL, &candidate->kl, &candidate->kl_se);
+		dsa_measure_objective(&measures[i], DSA_OBJECTIVE_NLL, &candidate->nll, &nll_se);
+		candidate->objective = by_nll ? candidate->nll : candidate->kl;
+		for (int d = 0; d < g->shape->documents; d++)
+			candidate->documents += measures[i].totals[d].tokens > 0;
+		if (!isfinite(candidate->objective))
+			return dsa_fail(err, DSA_E_NUMERIC,
+			                "search, step %d: with layer %d shared the mean %s is %g, expected a finite "
+			                "number; look for damaged weights",
+			                g->trace->count + 1, candidate->layer, by_nll ? "NLL" : "KL",
+			                candidate->objective);
+		if (candidate->objective < candidates[*winner].objective)
+			*winner = i;
+	}
+	return DSA_OK;
+}
+
+static void fill_by_corpus(const struct greedy *g, const struct dsa_measure *measure, int split,
+                           struct dsa_quality *by_corpus)
+{
+	for (int c = 0; c < g->shape->corpora; c++)
+		dsa_measure_quality(measure, c, g->shape->topk, &by_corpus[split * g->shape->corpora + c]);
+}
+
+/* What the step says of its winner. */
+static enum dsa_status fill_step(struct greedy *g, struct dsa_step *step, const char *pattern,
+                                 const struct dsa_measure *calibration, const struct dsa_measure *heldout,
+                                 struct dsa_error *err)
+{
+	const struct dsa_budget *budget = &g->options->budget;
+	const int topk = g->shape->topk;
+	step->pattern = dsa_arena_text(g->arena, pattern, (size_t)g->shape->layers, err);
+	if (!step->pattern)
+		return DSA_E_MEMORY;
+	dsa_measure_quality(calibration, DSA_ALL_CORPORA, topk, &step->calibration);
+	dsa_measure_quality(heldout, DSA_ALL_CORPORA, topk, &step->heldout);
+	fill_by_corpus(g, calibration, DSA_CALIBRATION, step->by_corpus);
+	fill_by_corpus(g, heldout, DSA_HELDOUT, step->by_corpus);
+	step->broken = dsa_budget_check(budget, calibration, topk, pattern);
+	if (step->broken == DSA_BOUND_NONE && dsa_budget_check(budget, heldout, topk, pattern) != DSA_BOUND_NONE)
+		step->broken = DSA_BOUND_HELDOUT;
+	return DSA_OK;
+}
+
+/* Measures all candidates on top of `current` and adds the step to the trace; on failure the trace does not have it. */
+static enum dsa_status take_step(struct greedy *g, const char *current, struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = g->shape;
+	const int count = count_candidates(g, current);
+	struct dsa_step *step = &g->trace->steps[g->trace->count];
+	struct dsa_measure heldout;
+	struct dsa_arena scratch;
+	enum dsa_status status = DSA_E_MEMORY;
+	int winner, done = 0;
+	dsa_arena_init(&scratch);
+	*step = (struct dsa_step){.step = g->trace->count + 1, .candidate_count = count};
+
+	const char **patterns = dsa_arena_alloc(&scratch, (size_t)count, sizeof *patterns, "candidates", err);
+	struct dsa_measure *measures = dsa_arena_alloc(&scratch, (size_t)count, sizeof *measures, "candidates", err);
+	step->candidates = dsa_arena_alloc(g->arena, (size_t)count, sizeof *step->candidates, "the trace", err);
+	step->by_corpus =
+	    dsa_arena_alloc(g->arena, (size_t)shape->corpora * DSA_SPLITS, sizeof *step->by_corpus, "the trace", err);
+	if (!patterns || !measures || !step->candidates || !step->by_corpus)
+		goto cleanup;
+	status = list_candidates(g, current, step->candidates, patterns, &scratch, err);
+	for (int i = 0; i < count && !status; i++)
+		status = measure_start(&measures[i], shape, &scratch, err);
+	for (int b = 0; b < shape->batches && !status; b++) {
+		if (shape->batch[b].split != DSA_CALIBRATION)
+			continue;
+		status = dsa_measure_batch(measures, g->evaluator, current, patterns, count, b, 0, err);
+		if (!status)
+			tell(g, count, ++done);
+	}
+	if (!status)
+		status = judge(g, step->candidates, count, measures, &winner, err);
+	if (status)
+		goto cleanup;
+
+	status = measure_start(&heldout, shape, &scratch, err);
+	for (int b = 0; b < shape->batches && !status; b++) {
+		if (shape->batch[b].split != DSA_HELDOUT)
+			continue;
+		status = dsa_measure_batch(&heldout, g->evaluator, current, &patterns[winner], 1, b, 0, err);
+		if (!status)
+			tell(g, count, ++done);
+	}
+	/* Only now, so that the work is that of the steps in the trace wherever a journal ends. */
+	for (int b = 0; b < shape->batches; b++)
+		for (int i = 0; i < count && !status && shape->batch[b].split == DSA_CALIBRATION; i++)
+			status = dsa_work_count(g->work, b, patterns[i], g->options->savings, err);
+	if (status)
+		goto cleanup;
+
+	step->flip = step->candidates[winner].layer;
+	status = fill_step(g, step, patterns[winner], &measures[winner], &heldout, err);
+	if (status)
+		goto cleanup;
+	g->trace->count++;
+	if (g->progress && g->progress->done)
+		g->progress->done(g->progress->context, step);
+cleanup:
+	dsa_arena_release(&scratch);
+	return status;
+}
+
+static enum dsa_status measure_base(struct greedy *g, struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = g->shape;
+	struct dsa_quality *const quality[DSA_SPLITS] = {&g->trace->base_calibration, &g->trace->base_heldout};
+	struct dsa_arena scratch;
+	enum dsa_status status = DSA_OK;
+	dsa_arena_init(&scratch);
+	for (int split = 0; split < DSA_SPLITS && !status; split++) {
+		struct dsa_measure measure;
+		status = dsa_measure_pattern(&measure, g->evaluator, shape->reference, shape->reference, split, 0,
+		                             &scratch, err);
+		if (status)
+			break;
+		dsa_measure_quality(&measure, DSA_ALL_CORPORA, shape->topk, quality[split]);
+		fill_by_corpus(g, &measure, split, g->trace->base_by_corpus);
+	}
+	for (int b = 0; b < shape->batches && !status; b++)
+		if (shape->batch[b].split == DSA_CALIBRATION)
+			status = dsa_work_count(g->work, b, shape->reference, g->options->savings, err);
+	dsa_arena_release(&scratch);
+	return status;
+}
+
+/* *end: what ended the search where no step's break did. */
+static enum dsa_status descend(struct greedy *g, enum dsa_bound *end, struct dsa_error *err)
+{
+	const struct dsa_budget *budget = &g->options->budget;
+	const bool full_trace = g->options->full_trace;
+	const char *current = g->shape->reference;
+	enum dsa_status status = measure_base(g, err);
+	while (!status) {
+		if (count_candidates(g, current) == 0) {
+			*end = DSA_BOUND_ALL_SHARED;
+			break;
+		}
+		if (!full_trace && budget->max_shared >= 0 && dsa_pattern_shared(current) >= budget->max_shared) {
+			*end = DSA_BOUND_MAX_SHARED;
+			break;
+		}
+		status = take_step(g, current, err);
+		if (status)
+			break;
+		const struct dsa_step *step = &g->trace->steps[g->trace->count - 1];
+		/* Held-out documents alone do not stop: a deeper step may hold again on both. */
+		if (!full_trace && step->broken != DSA_BOUND_NONE && step->broken != DSA_BOUND_HELDOUT)
+			break;
+		current = step->pattern;
+	}
+	return status;
+}
+
+enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator *evaluator,
+                                  const struct dsa_search_options *options, struct dsa_work *work,
+                                  const struct dsa_search_progress *progress, struct dsa_arena *arena, bool *complete,
+                                  struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = evaluator->shape;
+	struct greedy g = {.trace = trace,
+	                   .evaluator = evaluator,
+	                   .shape = shape,
+	                   .options = options,
+	                   .work = work,
+	                   .progress = progress,
+	                   .arena = arena};
+	enum dsa_bound end = DSA_BOUND_NONE;
+	*trace = (struct dsa_trace){.emitted = -1};
+	*complete = true;
+	enum dsa_status status = dsa_pattern_check(shape->reference, shape->layers, "the model's own pattern", err);
+	if (status)
+		return status;
+	for (int b = 0; b < shape->batches; b++)
+		g.batches_in[shape->batch[b].split]++;
+	if (g.batches_in[DSA_CALIBRATION] == 0)
+		return dsa_fail(err, DSA_E_INPUT,
+		                "search: 0 of %d batches are for calibration, at least 1 is needed; give more "
+		                "documents",
+		                shape->batches);
+	trace->steps = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *trace->steps, "the trace", err);
+	trace->base_by_corpus = dsa_arena_alloc(arena, (size_t)shape->corpora * DSA_SPLITS,
+	                                        sizeof *trace->base_by_corpus, "the trace", err);
+	if (!trace->steps || !trace->base_by_corpus)
+		return DSA_E_MEMORY;
+
+	status = descend(&g, &end, err);
+	if (status == DSA_E_MISSING) {
+		*complete = false;
+		status = DSA_OK;
+	}
+	for (int i = 0; i < trace->count; i++)
+		if (trace->steps[i].broken == DSA_BOUND_NONE)
+			trace->emitted = i;
+	trace->stopped_by = trace->emitted + 1 < trace->count ? trace->steps[trace->emitted + 1].broken : end;
+	return status;
+}
