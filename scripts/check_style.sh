@@ -15,7 +15,7 @@ rm -f /tmp/dsacal-format.$$
 while read -r lines file; do
 	[ "$file" = total ] || [ "$lines" -le 600 ] || fail "$file has $lines lines: look for the second noun in it"
 done < <(wc -l "${sources[@]}")
-marks=$(git grep -nE 'TODO|FIXME|XXX' -- src include kernels tests ':!tests/golden')
+marks=$(git grep -nwE 'TODO|FIXME|XXX' -- src include kernels tests ':!tests/golden')
 [ -z "$marks" ] || fail "marks left: $marks"
 for header in include/dsa/*.h; do
 	head -n 1 "$header" | grep -q "^/\* $(basename "$header"): " || fail "$header does not say what it is in its first line"

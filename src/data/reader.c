@@ -65,11 +65,11 @@ static enum dsa_status zst_error(const struct dsa_reader *reader, size_t code, s
 		    err, DSA_E_INPUT,
 		    "%s: its zstd window is larger than 128 MiB; compress it again without --long=28 or more",
 		    reader->place);
+	uint64_t at = reader->taken - reader->stored.end + reader->stored.at;
 	return dsa_fail(
 	    err, DSA_E_INPUT,
 	    "%s: damaged zstd data before byte %llu (%s); `zstd -t` should say the same: make the file anew",
-	    reader->place, (unsigned long long)(reader->taken - reader->stored.end + reader->stored.at),
-	    ZSTD_getErrorName(code));
+	    reader->place, (unsigned long long)at, ZSTD_getErrorName(code));
 }
 
 static enum dsa_status decompress(struct dsa_reader *reader, struct dsa_error *err)

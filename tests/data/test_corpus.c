@@ -67,10 +67,19 @@ static void assert_line_refused(struct scratch *scratch, const char *line, const
 	assert_refuses(scratch_zst(scratch, "bad.jsonl.zst", text), DSA_E_INPUT, why);
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define DSA_TEST_SANITIZED
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define DSA_TEST_SANITIZED
+#endif
+
 /* First in the program: the peak of memory can only grow. */
 static void two_hundred_megabytes_pass_through_a_few(void **state)
 {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(DSA_TEST_SANITIZED)
 	const bool measured = false; /* the sanitizer keeps freed memory for a while */
 	const int64_t total = 20 << 20;
 #else
