@@ -1,0 +1,297 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dsa/model_evaluator.h"
+
+/* A tiny random checkpoint with real selections to lose, and a few documents of random ids. */
+static const char model_dir[] = "tests/golden/tiny/glm-all-full";
+enum { DOCUMENTS = 7, CONTEXT = 40, MOST_PATTERNS = 16, LARGE_POOL = 1 << 28 };
+
+struct fixture {
+	char directory[32], corpus[64], tokens[64];
+	struct dsa_arena arena;
+	struct dsa_model_config config;
+};
+
+struct opened {
+	struct dsa_backend *backend;
+	struct dsa_model *model;
+	struct dsa_spool *spool;
+	struct dsa_evaluator *evaluator;
+};
+
+/* What a sink saw, by pattern and document. */
+struct seen {
+	struct dsa_sums at[MOST_PATTERNS][DOCUMENTS][DSA_POSITION_BUCKETS];
+	int bins[MOST_PATTERNS][DOCUMENTS];
+	int patterns;
+	int64_t executed;
+	int64_t queries, diagonal, first_pair; /* of the overlap */
+	int topk;
+};
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	struct dsa_error err;
+	strcpy(f->directory, "/tmp/dsacal-XXXXXX");
+	assert_non_null(mkdtemp(f->directory));
+	snprintf(f->corpus, sizeof f->corpus, "%s/ids.jsonl", f->directory);
+	snprintf(f->tokens, sizeof f->tokens, "%s/tokens", f->directory);
+	dsa_arena_init(&f->arena);
+	assert_int_equal(dsa_model_config_load(&f->config, model_dir, &f->arena, &err), DSA_OK);
+	FILE *file = fopen(f->corpus, "w");
+	assert_non_null(file);
+	uint32_t random = 12345;
+	for (int d = 0; d < DOCUMENTS; d++) {
+		fputs("{\"input_ids\": [", file);
+		for (int t = 0; t < CONTEXT - 3 * d; t++) {
+			random = random * 1664525u + 1013904223u;
+			fprintf(file, "%s%u", t ? ", " : "", (random >> 8) % (uint32_t)f->config.vocab);
+		}
+		fputs("]}\n", file);
+	}
+	fclose(file);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+	unlink(f->corpus);
+	unlink(f->tokens);
+	rmdir(f->directory);
+	dsa_arena_release(&f->arena);
+	free(f);
+	return 0;
+}
+
+static void open_all(struct opened *o, struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens,
+                     const volatile sig_atomic_t *stop)
+{
+	struct dsa_error err = {""};
+	const struct dsa_corpus_source source = {.name = "ids", .path = f->corpus, .weight = 1};
+	const struct dsa_spool_options spool = {
+	    .sources = &source, .count = 1, .context = CONTEXT, .topk = f->config.topk, .batch_tokens = batch_tokens};
+	const struct dsa_model_evaluator_options options = {.host_memory = pool, .naive = naive, .stop = stop};
+	const struct dsa_backend_options device = {.device = "cpu", .threads = threads};
+	enum dsa_status status = dsa_spool_write(f->tokens, &spool, NULL, f->config.vocab, NULL, &err);
+	if (!status)
+		status = dsa_spool_open(&o->spool, f->tokens, &err);
+	if (!status)
+		status = dsa_backend_open(&o->backend, &device, &err);
+	if (!status)
+		status = dsa_model_open(&o->model, o->backend, model_dir, CONTEXT, NULL, &err);
+	if (!status)
+		status = dsa_model_evaluator_open(&o->evaluator, o->model, o->spool, f->config.native, &options, &err);
+	if (status)
+		fail_msg("%s", err.text);
+}
+
+static void close_all(struct opened *o)
+{
+	o->evaluator->close(o->evaluator);
+	dsa_model_close(o->model);
+	dsa_backend_close(o->backend);
+	dsa_spool_close(o->spool);
+}
+
+static enum dsa_status take(void *context, int index, const struct dsa_doc_stats *stats, int count, int64_t executed,
+                            struct dsa_error *err)
+{
+	struct seen *seen = context;
+	(void)err;
+	for (int i = 0; i < count; i++) {
+		memcpy(seen->at[index][stats[i].document], stats[i].at, sizeof stats[i].at);
+		seen->bins[index][stats[i].document] = stats[i].bin_count;
+	}
+	seen->patterns += count;
+	seen->executed += executed;
+	return DSA_OK;
+}
+
+static enum dsa_status take_overlap(void *context, const struct dsa_doc_overlap *overlap, int count,
+                                    struct dsa_error *err)
+{
+	struct seen *seen = context;
+	(void)err;
+	for (int i = 0; i < count; i++)
+		for (int p = 0; p < DSA_POSITION_BUCKETS; p++) {
+			if (!overlap[i].counts[p])
+				continue;
+			seen->queries += overlap[i].queries[p];
+			seen->diagonal += overlap[i].counts[p][0];
+			seen->first_pair += overlap[i].counts[p][1];
+		}
+	return DSA_OK;
+}
+
+static void ask(struct opened *o, struct seen *seen, const char *base, const char *const *patterns, int count,
+                uint64_t seed)
+{
+	struct dsa_error err = {""};
+	const struct dsa_sink sink = {.pattern = take, .context = seen};
+	for (int b = 0; b < o->evaluator->shape->batches; b++) {
+		const struct dsa_ask question = {
+		    .base = base, .patterns = patterns, .count = count, .batch = b, .seed = seed};
+		if (o->evaluator->evaluate(o->evaluator, &question, &sink, &err))
+			fail_msg("%s", err.text);
+	}
+}
+
+/* A greedy-like course: all single flips of the reference, then of a base with layer 2 flipped, then layer 1 too. */
+static const char *const steps[][MOST_PATTERNS] = {{"FFFF", "FSFF", "FFSF", "FFFS"}, {"FSSF", "FFSS"}, {"FSSS"}};
+static const char *const bases[] = {"FFFF", "FFSF", "FSSF"};
+static const int step_counts[] = {4, 2, 1};
+enum { STEPS = 3 };
+
+static struct seen *run_course(struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens)
+{
+	struct opened o = {0};
+	struct seen *seen = calloc(STEPS, sizeof *seen);
+	assert_int_equal(f->config.layers, 4);
+	open_all(&o, f, pool, naive, threads, batch_tokens, NULL);
+	for (int s = 0; s < STEPS; s++)
+		ask(&o, &seen[s], bases[s], steps[s], step_counts[s], 0);
+	close_all(&o);
+	return seen;
+}
+
+static void assert_same_figures(const struct seen *a, const struct seen *b)
+{
+	for (int s = 0; s < STEPS; s++) {
+		assert_int_equal(a[s].patterns, b[s].patterns);
+		assert_memory_equal(a[s].at, b[s].at, sizeof a[s].at);
+		assert_memory_equal(a[s].bins, b[s].bins, sizeof a[s].bins);
+	}
+}
+
+static void savings_change_no_bit(void **state)
+{
+	struct seen *naive = run_course(*state, 0, true, 1, 4096);
+	struct seen *saving = run_course(*state, LARGE_POOL, false, 1, 4096);
+	assert_same_figures(naive, saving);
+	int64_t cost_naive = 0, cost_saving = 0;
+	for (int s = 0; s < STEPS; s++) {
+		cost_naive += naive[s].executed;
+		cost_saving += saving[s].executed;
+	}
+	assert_true(cost_saving * 2 < cost_naive);
+	/* The figures mean something: a flip moves the output, the reference does not. */
+	assert_true(saving[0].at[1][0][0].kl > 0);
+	assert_true(saving[0].at[0][0][0].kl == 0);
+	assert_int_equal(saving[0].at[0][0][0].tokens, saving[0].at[0][0][0].top1);
+	free(naive);
+	free(saving);
+}
+
+static void pool_of_any_size_changes_no_bit(void **state)
+{
+	struct seen *expected = run_course(*state, LARGE_POOL, false, 1, 4096);
+	int64_t before = 0, large = 0;
+	for (int s = 0; s < STEPS; s++)
+		large += expected[s].executed;
+	for (size_t pool = 0; pool < 600000; pool = pool ? pool * 2 : 1000) {
+		struct seen *seen = run_course(*state, pool, false, 1, 4096);
+		int64_t cost = 0;
+		assert_same_figures(expected, seen);
+		for (int s = 0; s < STEPS; s++)
+			cost += seen[s].executed;
+		if (pool == 0)
+			before = cost;
+		free(seen);
+	}
+	assert_true(large < before);
+	free(expected);
+}
+
+static void threads_and_batches_change_no_bit(void **state)
+{
+	struct seen *expected = run_course(*state, LARGE_POOL, false, 1, 4096);
+	static const int threads[] = {2, 4, 1, 2}, batch_tokens[] = {4096, 4096, 1, 70};
+	for (int i = 0; i < 4; i++) {
+		struct seen *seen = run_course(*state, LARGE_POOL, false, threads[i], batch_tokens[i]);
+		assert_same_figures(expected, seen);
+		free(seen);
+	}
+	free(expected);
+}
+
+static void disturbed_embeddings_move_the_output_a_little(void **state)
+{
+	struct opened o = {0};
+	struct seen *seen = calloc(3, sizeof *seen);
+	static const char *const reference[] = {"FFFF"}, *const flipped[] = {"FFSF"};
+	open_all(&o, *state, LARGE_POOL, false, 1, 4096, NULL);
+	ask(&o, &seen[0], "FFFF", reference, 1, 1);
+	ask(&o, &seen[1], "FFFF", reference, 1, 1);
+	ask(&o, &seen[2], "FFFF", flipped, 1, 0);
+	assert_memory_equal(seen[0].at, seen[1].at, sizeof seen[0].at);
+	double floor = seen[0].at[0][0][0].kl, flip = seen[2].at[0][0][0].kl;
+	assert_true(floor > 0);
+	assert_true(floor < flip);
+	close_all(&o);
+	free(seen);
+}
+
+static void a_layer_overlaps_itself_wholly(void **state)
+{
+	struct fixture *f = *state;
+	struct opened o = {0};
+	struct dsa_error err = {""};
+	struct seen *seen = calloc(1, sizeof *seen);
+	const struct dsa_sink sink = {.overlap = take_overlap, .context = seen};
+	open_all(&o, f, LARGE_POOL, false, 2, 4096, NULL);
+	for (int b = 0; b < o.evaluator->shape->batches; b++)
+		assert_int_equal(o.evaluator->overlap(o.evaluator, b, &sink, &err), DSA_OK);
+	int64_t scored = 0;
+	for (int b = 0; b < o.evaluator->shape->batches; b++)
+		scored += o.evaluator->shape->batch[b].scored;
+	assert_int_equal(seen->queries, scored);
+	assert_int_equal(seen->diagonal, scored * f->config.topk);
+	assert_true(seen->first_pair > 0 && seen->first_pair < seen->diagonal);
+	close_all(&o);
+	free(seen);
+}
+
+static void a_stop_is_obeyed_between_patterns(void **state)
+{
+	volatile sig_atomic_t stop = 1;
+	struct opened o = {0};
+	struct dsa_error err = {""};
+	struct seen *seen = calloc(1, sizeof *seen);
+	static const char *const patterns[] = {"FSFF", "FFSF"};
+	const struct dsa_sink sink = {.pattern = take, .context = seen};
+	const struct dsa_ask question = {.base = "FFFF", .patterns = patterns, .count = 2};
+	open_all(&o, *state, LARGE_POOL, false, 1, 4096, &stop);
+	assert_int_equal(o.evaluator->evaluate(o.evaluator, &question, &sink, &err), DSA_E_INTERRUPTED);
+	assert_int_equal(seen->patterns, 0);
+	stop = 0;
+	assert_int_equal(o.evaluator->evaluate(o.evaluator, &question, &sink, &err), DSA_OK);
+	assert_true(seen->patterns > 0);
+	close_all(&o);
+	free(seen);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(savings_change_no_bit),
+	    cmocka_unit_test(pool_of_any_size_changes_no_bit),
+	    cmocka_unit_test(threads_and_batches_change_no_bit),
+	    cmocka_unit_test(disturbed_embeddings_move_the_output_a_little),
+	    cmocka_unit_test(a_layer_overlaps_itself_wholly),
+	    cmocka_unit_test(a_stop_is_obeyed_between_patterns),
+	};
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,149 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "dsa/states.h"
+
+enum { LAYERS = 6, IMAGE = 100 };
+
+static struct dsa_states *open_pool(size_t limit, int batches)
+{
+	size_t image[4] = {IMAGE, IMAGE, IMAGE, IMAGE};
+	struct dsa_states *states;
+	struct dsa_error err;
+	assert_int_equal(dsa_states_open(&states, LAYERS, batches, image, limit, &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, "FFFFFF", &err), DSA_OK);
+	return states;
+}
+
+static void longest_kept_prefix_is_found(void **unused)
+{
+	(void)unused;
+	struct dsa_states *states = open_pool(1 << 20, 1);
+	int layer;
+	assert_null(dsa_states_find(states, 0, "FFFFFF", &layer));
+	assert_int_equal(layer, 0);
+	void *two = dsa_states_keep(states, 0, "FFFFFF", 2), *four = dsa_states_keep(states, 0, "FFFFFF", 4);
+	assert_non_null(two);
+	assert_non_null(four);
+	assert_ptr_equal(dsa_states_find(states, 0, "FFFFSF", &layer), four);
+	assert_int_equal(layer, 4);
+	assert_ptr_equal(dsa_states_find(states, 0, "FFFSFF", &layer), two);
+	assert_int_equal(layer, 2);
+	assert_null(dsa_states_find(states, 0, "FSFFFF", &layer));
+	assert_null(dsa_states_keep(states, 0, "FFFFFF", 4)); /* is there already */
+	dsa_states_close(states);
+}
+
+static void only_what_a_candidate_can_start_from_is_kept(void **unused)
+{
+	(void)unused;
+	struct dsa_states *states = open_pool(1 << 20, 1);
+	struct dsa_error err;
+	int layer;
+	assert_non_null(dsa_states_keep(states, 0, "FSFFFF", 3)); /* one letter changed */
+	assert_non_null(dsa_states_keep(states, 0, "FFFSFF", 5));
+	assert_null(dsa_states_keep(states, 0, "FSSFFF", 3)); /* two */
+	assert_null(dsa_states_keep(states, 0, "FFFFFF", 0));
+	assert_null(dsa_states_keep(states, 0, "FFFFFF", LAYERS));
+	/* Layer 3 is committed: FFFSF is now the base's own path, FSF one letter away. */
+	assert_int_equal(dsa_states_rebase(states, "FFFSFF", &err), DSA_OK);
+	assert_non_null(dsa_states_find(states, 0, "FFFSFS", &layer));
+	assert_int_equal(layer, 5);
+	assert_non_null(dsa_states_find(states, 0, "FSFSFF", &layer));
+	assert_int_equal(layer, 3);
+	/* Layer 4 instead: FFFSF would be two letters away. */
+	assert_int_equal(dsa_states_rebase(states, "FFFFSF", &err), DSA_OK);
+	assert_null(dsa_states_find(states, 0, "FFFSSF", &layer));
+	assert_non_null(dsa_states_find(states, 0, "FSFFSF", &layer));
+	dsa_states_close(states);
+}
+
+static void pool_never_holds_more_than_its_limit(void **unused)
+{
+	(void)unused;
+	for (size_t limit = 0; limit <= 40 * IMAGE; limit += IMAGE / 2) {
+		struct dsa_states *states = open_pool(limit, 2);
+		for (int flip = LAYERS - 1; flip > 0; flip--) {
+			char pattern[LAYERS + 1] = "FFFFFF";
+			pattern[flip] = 'S';
+			for (int layer = 1; layer < LAYERS; layer++)
+				for (int batch = 0; batch < 2; batch++) {
+					void *image = dsa_states_keep(states, batch, pattern, layer);
+					if (image)
+						memset(image, 7, IMAGE);
+					assert_true(dsa_states_bytes(states) <= limit);
+				}
+		}
+		dsa_states_close(states);
+	}
+}
+
+static void plan_thins_the_base_before_it_gives_candidates_anything(void **unused)
+{
+	(void)unused;
+	static const struct {
+		size_t limit;
+		int base, candidate;
+	} expected[] = {{0, 0, 0},          /* nothing fits */
+	                {IMAGE, 3, 0},      /* layer 3 of 1 … 5 */
+	                {2 * IMAGE, 2, 0},  /* 2, 4 */
+	                {5 * IMAGE, 1, 0},  /* 1 … 5 */
+	                {15 * IMAGE, 1, 1}, /* and 4 + 3 + 2 + 1 of candidates */
+	                {1000 * IMAGE, 1, 1}};
+	for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+		struct dsa_states *states = open_pool(expected[i].limit, 1);
+		int base, candidate;
+		dsa_states_strides(states, &base, &candidate);
+		assert_int_equal(base, expected[i].base);
+		assert_int_equal(candidate, expected[i].candidate);
+		dsa_states_close(states);
+	}
+}
+
+static void base_path_takes_room_from_candidates(void **unused)
+{
+	(void)unused;
+	struct dsa_states *states = open_pool(15 * IMAGE, 1);
+	int layer;
+	static const char *const candidates[] = {"FSFFFF", "FFSFFF", "FFFSFF", "FFFFSF"};
+	for (int c = 0; c < 4; c++)
+		for (int m = c + 2; m < LAYERS; m++)
+			assert_non_null(dsa_states_keep(states, 0, candidates[c], m));
+	for (int m = 1; m < LAYERS; m++)
+		assert_non_null(dsa_states_keep(states, 0, "FFFFFF", m));
+	assert_true(dsa_states_bytes(states) <= 15 * IMAGE);
+	assert_non_null(dsa_states_find(states, 0, "FFFFFF", &layer));
+	assert_int_equal(layer, LAYERS - 1);
+	dsa_states_close(states);
+}
+
+static void forgotten_state_is_not_found(void **unused)
+{
+	(void)unused;
+	struct dsa_states *states = open_pool(1 << 20, 1);
+	int layer;
+	void *image = dsa_states_keep(states, 0, "FFFFFF", 3);
+	assert_non_null(image);
+	dsa_states_forget(states, 0, image);
+	assert_null(dsa_states_find(states, 0, "FFFFFF", &layer));
+	assert_int_equal(dsa_states_bytes(states), 0);
+	dsa_states_close(states);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(longest_kept_prefix_is_found),
+	    cmocka_unit_test(only_what_a_candidate_can_start_from_is_kept),
+	    cmocka_unit_test(pool_never_holds_more_than_its_limit),
+	    cmocka_unit_test(plan_thins_the_base_before_it_gives_candidates_anything),
+	    cmocka_unit_test(base_path_takes_room_from_candidates),
+	    cmocka_unit_test(forgotten_state_is_not_found),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
