@@ -24,7 +24,10 @@ struct dsa_journal_field {
 struct dsa_journal;
 
 /* Makes path if it does not exist or is empty, else reads it. fields: (count) in a fixed order; must equal those on
- * file (DSA_E_USAGE naming the first that differs, both values). fields NULL: read-only, whatever they are. */
+ * file (DSA_E_USAGE naming the first that differs, both values). While it is open it is locked: a second opener gets
+ * DSA_E_USAGE. fields NULL: read-only, whatever they are, without a lock; a half-written record at the end is then
+ * ignored, and a missing file is DSA_E_MISSING. DSA_E_INPUT naming the offset of a damaged record that others follow.
+ * The caller must ignore SIGXFSZ, so that a file size limit comes back as an error. */
 DSA_CHECKED enum dsa_status dsa_journal_open(struct dsa_journal **out, const char *path,
                                              const struct dsa_journal_field *fields, int count,
                                              const struct dsa_log *log, struct dsa_error *err);
@@ -36,9 +39,19 @@ const char *dsa_journal_field(const struct dsa_journal *journal, const char *nam
 int64_t dsa_journal_records(const struct dsa_journal *journal);
 /* Σ executed token-layers over all records. */
 int64_t dsa_journal_executed(const struct dsa_journal *journal);
+const char *dsa_journal_path(const struct dsa_journal *journal);
+
+struct dsa_record_key;    /* journal_record.h */
+struct dsa_record_buffer; /* journal_record.h */
+/* Reads the first record of that question into record. DSA_E_MISSING if there is none (err untouched). */
+DSA_CHECKED enum dsa_status dsa_journal_find(struct dsa_journal *journal, const struct dsa_record_key *key,
+                                             struct dsa_record_buffer *record, struct dsa_error *err);
+/* Writes a whole record behind the others and syncs it. On DSA_E_IO (full disk) the file is as it was. */
+DSA_CHECKED enum dsa_status dsa_journal_append(struct dsa_journal *journal, const struct dsa_record_buffer *record,
+                                               struct dsa_error *err);
 
 /* The stacked evaluator. inner may be NULL: unknown questions are then DSA_E_MISSING, naming pattern and batch. Owns
- * neither. Duplicates are allowed in a file and the first counts. */
+ * neither. Duplicates are allowed in a file and the first counts. Within one ask the known patterns come first. */
 DSA_CHECKED enum dsa_status dsa_journal_evaluator(struct dsa_evaluator **out, struct dsa_journal *journal,
                                                   struct dsa_evaluator *inner, const struct dsa_evaluator_shape *shape,
                                                   struct dsa_error *err);
