@@ -326,8 +326,16 @@ static void compare_batch(struct golden *g)
 
 static void document_alone_equals_itself_in_a_batch(void **state)
 {
+	static const char *const cases[] = {"v32-groups-yarn", "v32-ties-dense", "glm-pattern-letters"};
 	(void)state;
-	each_case(compare_batch);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct golden g;
+		char dir[512];
+		snprintf(dir, sizeof dir, "%s/%s", root, cases[i]);
+		golden_open(&g, dir, 2);
+		compare_batch(&g);
+		golden_close(&g);
+	}
 }
 
 static void compare_threads(struct golden *g)
