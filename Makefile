@@ -31,7 +31,7 @@ CFLAGS += -O0
 endif
 LDFLAGS += -fopenmp
 
-SMALL_LIBS := -lblis -lyaml -lzstd -ljansson -lpcre2-8 -lnettle
+SMALL_LIBS := -lblis -lyaml -lzstd -ljansson -lpcre2-8 -lutf8proc -lnettle
 ifeq ($(STATIC),1)
 LIBS := -Wl,-Bstatic $(SMALL_LIBS) -Wl,-Bdynamic -lpthread -lm
 else

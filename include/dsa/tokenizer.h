@@ -3,8 +3,10 @@
  * Supported: model BPE with byte-level alphabet (vocab, merges as strings or pairs, ignore_merges); normalizers none,
  * NFC, Sequence of them; pre-tokenizers Split (Regex or String, all behaviours the published models use), Sequence,
  * ByteLevel, Digits; post-processors TemplateProcessing, ByteLevel, Sequence; added and special tokens with their
- * flags. Anything else that changes ids is refused by name. The oracle is the `tokenizers` library.
- * A tokenizer is immutable once open and may be shared by threads; scratch memory lives in the caller's dsa_ids. */
+ * flags. Anything else that changes ids is refused by name. The oracle is the `tokenizers` library, version 0.23, down
+ * to the Unicode versions inside it.
+ * A tokenizer gives the same ids whatever it encoded before and may be shared by threads: scratch memory (a word cache
+ * among it) comes from a pool with a lock, one piece per thread that encodes at the same time. */
 #ifndef DSA_TOKENIZER_H
 #define DSA_TOKENIZER_H
 
@@ -33,7 +35,7 @@ void dsa_tokenizer_close(struct dsa_tokenizer *tokenizer);
 
 /* Appends the ids of text[0..bytes) (UTF-8; invalid UTF-8 is DSA_E_INPUT naming the byte offset). with_special: run the
  * post-processor's template (BOS and the like), as encode(text) does; without, as encode(text, add_special_tokens=
- * False). Added tokens in the text are matched either way. */
+ * False). Added tokens in the text are matched either way. After an error the ids are as before. */
 DSA_CHECKED enum dsa_status dsa_tokenizer_encode(const struct dsa_tokenizer *tokenizer, const char *text, size_t bytes,
                                                  bool with_special, struct dsa_ids *ids, struct dsa_error *err);
 /* Largest id + 1. */
