@@ -477,15 +477,18 @@ static void count_steps(void *context, const struct dsa_step *step)
 static void progress_reaches_its_total(void **state)
 {
 	(void)state;
+	static const char *const given[] = {"FSSFFF", "FSSFFF"}; /* twins are measured once */
 	struct told told = {0};
 	const struct dsa_search_progress progress = {.step = count_batches, .context = &told, .done = count_steps};
 	struct dsa_calibration_options options = defaults();
 	struct run out;
 	struct toy toy;
 	options.progress = &progress;
+	options.baselines = given;
+	options.baseline_count = 2;
 	start(&toy, 1);
 	assert_int_equal(run(&out, &toy, &options), DSA_OK);
-	assert_int_equal(told.calls, 4 + 3 + 8);
+	assert_int_equal(told.calls, 4 + 3 + 8 + 4);
 	assert_int_equal(told.last, told.total);
 	assert_int_equal(told.steps, out.results.trace.count);
 	release(&out);

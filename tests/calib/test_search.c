@@ -589,6 +589,34 @@ static void the_worst_corpus_binds_when_asked(void **state)
 	}
 }
 
+static int second_corpus_strays(const struct toy *toy, int document, const char *pattern)
+{
+	return toy->corpus_of[document] == 1 && strchr(pattern, 'S') ? 3 : 0;
+}
+
+static double first_corpus_moves(const struct toy *toy, int document, const char *pattern)
+{
+	return toy->corpus_of[document] == 0 ? additive(toy, document, pattern) : 0;
+}
+
+static void of_the_bounds_that_corpora_break_the_first_in_order_is_named(void **state)
+{
+	(void)state;
+	struct dsa_search_options options = unbounded();
+	options.budget.scope = DSA_SCOPE_WORST;
+	options.budget.kl_p99 = 0.05; /* broken by corpus 0 */
+	options.budget.top1 = 0.9;    /* broken by corpus 1 */
+	struct outcome out;
+	struct toy toy;
+	toy_init(&toy, "FFFFFF", first_corpus_moves);
+	toy.user = six_costs;
+	toy.astray = second_corpus_strays;
+	toy_fill(&toy, 2, 3);
+	search(&out, &toy, &options);
+	assert_int_equal(out.trace.stopped_by, DSA_BOUND_TOP1);
+	release(&out);
+}
+
 static double tabled(const struct toy *toy, int document, const char *pattern)
 {
 	const uint64_t *seed = toy->user;
@@ -769,6 +797,7 @@ int main(void)
 	    cmocka_unit_test(an_objective_that_is_no_number_is_refused),
 	    cmocka_unit_test(impossible_questions_are_refused),
 	    cmocka_unit_test(the_worst_corpus_binds_when_asked),
+	    cmocka_unit_test(of_the_bounds_that_corpora_break_the_first_in_order_is_named),
 	    cmocka_unit_test(the_cut_into_batches_changes_no_bit),
 	    cmocka_unit_test(random_cases_flip_no_locked_and_no_native_layer),
 	    cmocka_unit_test(progress_is_told_after_every_batch),
