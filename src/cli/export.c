@@ -28,7 +28,7 @@ static enum dsa_status export_pattern(const struct dsa_cli_options *options, con
                                       struct dsa_error *err)
 {
 	struct dsa_arena arena;
-	struct dsa_pattern_file file;
+	struct dsa_results file = {0};
 	struct dsa_export out = {0};
 	struct dsa_text text = {0};
 	enum dsa_engine engine;

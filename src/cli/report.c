@@ -8,12 +8,22 @@
 static enum dsa_status write_figures(const struct dsa_results *results, const char *directory, struct dsa_arena *arena,
                                      struct dsa_error *err)
 {
+	static const struct {
+		const char *name;
+		void (*draw)(struct dsa_text *text, const struct dsa_results *results, bool standalone);
+	} figures[] = {
+	    {"pattern.svg", dsa_svg_pattern}, {"curve.svg", dsa_svg_curve}, {"sensitivity.svg", dsa_svg_sensitivity}};
+	struct dsa_text text = {0};
 	enum dsa_status status = dsa_file_make_directory(directory, err);
-	for (int f = 0; f < DSA_FIGURES && !status; f++) {
-		struct dsa_text text = {0};
-		char name[64];
-		snprintf(name, sizeof name, "%s.svg", dsa_figure_name((enum dsa_figure)f));
-		dsa_figure_svg(&text, results, (enum dsa_figure)f);
+	for (size_t f = 0; f < sizeof figures / sizeof *figures && !status; f++) {
+		figures[f].draw(&text, results, true);
+		status = dsa_write_text(&text, directory, figures[f].name, arena, err);
+	}
+	/* Numbered, not named: a corpus may be called anything. */
+	for (int c = 0; c < results->corpus_count && !status; c++) {
+		char name[32];
+		snprintf(name, sizeof name, "overlap-%d.svg", c + 1);
+		dsa_svg_overlap(&text, results, c, true, true);
 		status = dsa_write_text(&text, directory, name, arena, err);
 	}
 	return status;
@@ -30,7 +40,7 @@ static enum dsa_status write_report(const char *run, const char *figures, struct
 	if (!status)
 		status = dsa_results_json_load(&results, path, &arena, err);
 	if (!status) {
-		dsa_report_html(&html, &results);
+		dsa_html_write(&html, &results);
 		status = dsa_write_text(&html, run, "report.html", &arena, err);
 	}
 	if (!status && figures)

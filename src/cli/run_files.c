@@ -38,14 +38,11 @@ enum dsa_status dsa_run_files_write(const char *run, const struct dsa_results *r
 	status = dsa_write_text(&text, run, "overlap.csv", arena, err);
 	if (status)
 		return status;
-	status = dsa_pattern_yaml_write(&text, results, err);
-	if (!status)
-		status = dsa_write_text(&text, run, "pattern.yaml", arena, err);
-	if (status) {
-		dsa_text_release(&text);
+	dsa_pattern_yaml_write(&text, results);
+	status = dsa_write_text(&text, run, "pattern.yaml", arena, err);
+	if (status)
 		return status;
-	}
-	dsa_report_html(&text, results);
+	dsa_html_write(&text, results);
 	return dsa_write_text(&text, run, "report.html", arena, err);
 }
 
@@ -58,7 +55,7 @@ static bool is_letters(const char *value)
 enum dsa_status dsa_cli_pattern(const char *value, const char *what, int layers, const struct dsa_log *log,
                                 struct dsa_arena *arena, const char **pattern, struct dsa_error *err)
 {
-	struct dsa_pattern_file file;
+	struct dsa_results file = {0};
 	if (is_letters(value)) {
 		*pattern = value;
 	} else {

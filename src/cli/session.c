@@ -487,6 +487,14 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 	results->latent = config->latent;
 	results->rope = config->rope;
 	results->q_rank = config->q_rank;
+	results->nope = config->nope;
+	results->value = config->value;
+	results->dense_inner = config->dense_inner;
+	results->expert_inner = config->expert_inner;
+	results->experts = config->router.experts;
+	results->experts_per_token = config->router.chosen + config->shared_experts;
+	for (int l = 0; l < config->layers; l++)
+		results->dense_layers += !config->moe[l];
 	enum dsa_status status = describe_corpora(session, results, err);
 	return status ? status : describe_provenance(session, results, err);
 }

@@ -142,9 +142,8 @@ static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options
 static enum dsa_status write_pattern(const char *path, const struct dsa_results *results, struct dsa_error *err)
 {
 	struct dsa_text text = {0};
-	enum dsa_status status = dsa_pattern_yaml_write(&text, results, err);
-	if (!status)
-		status = dsa_text_check(&text, path, err);
+	dsa_pattern_yaml_write(&text, results);
+	enum dsa_status status = dsa_text_check(&text, path, err);
 	if (!status)
 		status = dsa_file_replace(path, text.data, text.bytes, err);
 	dsa_text_release(&text);
