@@ -1,7 +1,6 @@
 /* toy_evaluator.h: an evaluator whose figures are a formula of (document, pattern), for tests of the search.
  *
- * Every document has TOY_ROWS scored rows around the mean that the formula gives. Includes cmocka; each test program
- * that includes it gets its own copy. */
+ * Every document has TOY_ROWS scored rows around the mean that the formula gives. */
 #ifndef DSA_TESTS_TOY_EVALUATOR_H
 #define DSA_TESTS_TOY_EVALUATOR_H
 
