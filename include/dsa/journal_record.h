@@ -1,15 +1,18 @@
 /* journal_record.h: the bytes of RUN/journal: its header and its records, to and from memory; no file is touched here.
  *
  * Everything is little-endian; doubles keep all their bits. Varints are LEB128.
- *   header  "DSAJRNL\n" · format u32 · bytes u32 (the whole header) · metric version u32 · created i64 · fields u32 ·
- *           per field: name and value, each length u32 + text · check
- *   record  kind u32 · length u32 · payload · check
- *   check   first 8 bytes of the SHA-256 of everything before it in the header or record
- *   payload batch u32 · seed u64 · executed i64 · layers u32 · pattern (layers) · documents varint · per document:
- *     pattern record: number varint · mask of position buckets in use varint · per bucket: tokens, top1 varint, kl,
- * kl2, nll, nll_base, dnll2, kl_max f64 · bins varint · per bin: distance of position·2048 + bin from the one before
- * varint, count varint overlap record (layers = 0, no pattern): number, layers, mask varint · per bucket: queries, then
- * the upper triangle row by row varint Readers trust nothing: a well-checksummed record may still be hostile. */
+ * - header: "DSAJRNL\n", format u32, bytes of the header u32, metric version u32, created i64, number of fields u32;
+ *   per field its name and its value, each a length u32 and text; check.
+ * - record: kind u32, length u32, payload, check.
+ * - check: the first 8 bytes of the SHA-256 of everything before it in the header or record.
+ * - payload: batch u32, seed u64, executed i64, layers u32, pattern (layers), documents varint; then per document
+ * - in a pattern record: number varint, mask of position buckets in use varint; per bucket tokens and top1 varint, kl,
+ *   kl2, nll, nll_base, dnll2 and kl_max f64; number of bins varint; per bin one byte, its high half how far
+ *   position·2048 + bin is from the place behind the bin before, its low half count - 1; a half of 15 is followed by a
+ *   varint to add;
+ * - in an overlap record (no layers, no pattern above): number, layers, mask varint; per bucket the queries and the
+ *   upper triangle, row by row, varint.
+ * Readers trust nothing: a well-checksummed record may still be hostile. */
 #ifndef DSA_JOURNAL_RECORD_H
 #define DSA_JOURNAL_RECORD_H
 

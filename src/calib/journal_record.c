@@ -7,7 +7,7 @@
 
 /* No count of a sane record comes near it, and sums of many stay inside int64. */
 static const uint64_t count_most = (uint64_t)1 << 48;
-enum { HEAD_BYTES = 8, KEY_BYTES = 24, LAYERS_MOST = 4096, MASK_MOST = (1 << DSA_POSITION_BUCKETS) - 1 };
+enum { HEAD_BYTES = 8, KEY_BYTES = 24, NIBBLE = 15, LAYERS_MOST = 4096, MASK_MOST = (1 << DSA_POSITION_BUCKETS) - 1 };
 
 enum dsa_status dsa_record_buffer_reserve(struct dsa_record_buffer *buffer, size_t room, struct dsa_error *err)
 {
@@ -98,6 +98,28 @@ static uint32_t bin_place(const struct dsa_bin *bin)
 	return (uint32_t)bin->position * DSA_KL_BINS + bin->bin;
 }
 
+/* Most bins are a step from the last one and hold few tokens: one byte for both, the rest behind it if need be. */
+static void put_bin(struct dsa_record_buffer *out, uint32_t gap, uint32_t more)
+{
+	uint32_t high = gap < NIBBLE ? gap : NIBBLE, low = more < NIBBLE ? more : NIBBLE;
+	put_le(out, high << 4 | low, 1);
+	if (high == NIBBLE)
+		put_varint(out, gap - NIBBLE);
+	if (low == NIBBLE)
+		put_varint(out, more - NIBBLE);
+}
+
+static void take_bin(struct byte_reader *in, uint64_t *gap, uint64_t *more)
+{
+	uint64_t both = take_le(in, 1);
+	*gap = both >> 4;
+	*more = both & NIBBLE;
+	if (*gap == NIBBLE)
+		*gap += take_varint(in, DSA_POSITION_BUCKETS * DSA_KL_BINS);
+	if (*more == NIBBLE)
+		*more += take_varint(in, UINT32_MAX);
+}
+
 enum dsa_status dsa_record_write_pattern(struct dsa_record_buffer *out, const struct dsa_record_key *key,
                                          const struct dsa_doc_stats *stats, int count, struct dsa_error *err)
 {
@@ -116,9 +138,8 @@ enum dsa_status dsa_record_write_pattern(struct dsa_record_buffer *out, const st
 		uint32_t next = 0;
 		for (int i = 0; i < document->bin_count; i++) {
 			uint32_t place = bin_place(&document->bins[i]);
-			assert(place >= next);
-			put_varint(out, place - next);
-			put_varint(out, document->bins[i].count);
+			assert(place >= next && document->bins[i].count);
+			put_bin(out, place - next, document->bins[i].count - 1);
 			next = place + 1;
 		}
 	}
@@ -216,21 +237,23 @@ static enum dsa_status take_bins(struct byte_reader *in, struct dsa_doc_stats *s
                                  struct dsa_error *err)
 {
 	const uint32_t places = DSA_POSITION_BUCKETS * DSA_KL_BINS;
-	/* A bin takes two bytes at least, so that a false count cannot ask for more memory than the file is long. */
-	uint64_t most = bytes_left(in) / 2 < places ? bytes_left(in) / 2 : places;
+	/* A bin takes a byte at least, so that a false count cannot ask for more memory than the file is long. */
+	uint64_t most = bytes_left(in) < places ? bytes_left(in) : places;
 	uint64_t bins = take_varint(in, most), next = 0;
 	stats->bins = dsa_arena_alloc(arena, bins, sizeof *stats->bins, "a histogram", err);
 	if (!stats->bins)
 		return DSA_E_MEMORY;
 	for (uint64_t i = 0; i < bins && !in->bad; i++) {
-		uint64_t place = next + take_varint(in, places), count = take_varint(in, UINT32_MAX);
-		if (place >= places || !count)
+		uint64_t gap, more;
+		take_bin(in, &gap, &more);
+		uint64_t place = next + gap;
+		if (place >= places || more >= UINT32_MAX)
 			in->bad = true;
 		else
 			stats->bins[stats->bin_count++] = (struct dsa_bin){
 			    .position = (uint8_t)(place / DSA_KL_BINS),
 			    .bin = (uint16_t)(place % DSA_KL_BINS),
-			    .count = (uint32_t)count,
+			    .count = (uint32_t)more + 1,
 			};
 		next = place + 1;
 	}

@@ -773,6 +773,56 @@ static void hostile_records_with_a_right_check_never_break_the_reader(void **sta
 	free(data);
 }
 
+static void keys_are_equal_only_in_every_part(void **state)
+{
+	(void)state;
+	const struct dsa_record_key key = {
+	    .kind = DSA_RECORD_PATTERN, .batch = 3, .seed = 9, .pattern = "FSF", .layers = 3};
+	struct dsa_record_key other[5] = {key, key, key, key, key};
+	other[0].kind = DSA_RECORD_OVERLAP;
+	other[1].batch = 4;
+	other[2].seed = 10;
+	other[3].pattern = "FFF";
+	other[4].layers = 2;
+	for (int i = 0; i < 5; i++) {
+		assert_false(dsa_record_key_equal(&key, &other[i]));
+		assert_true(dsa_record_key_hash(&key) != dsa_record_key_hash(&other[i]));
+	}
+	other[0] = key;
+	other[0].executed = 5;
+	assert_true(dsa_record_key_equal(&key, &other[0]));
+}
+
+static void the_largest_bins_and_gaps_survive(void **state)
+{
+	(void)state;
+	struct dsa_bin bins[] = {
+	    {0, 0, 1},
+	    {0, 15, 15},
+	    {0, 16, 16},
+	    {0, 31, 17},
+	    {0, 48, 1},
+	    {23, 2046, UINT32_MAX - 1},
+	    {23, 2047, UINT32_MAX},
+	};
+	enum { BINS = sizeof bins / sizeof *bins };
+	struct dsa_doc_stats stats = {.document = INT32_MAX, .bins = bins, .bin_count = BINS}, *back;
+	struct dsa_record_key key = {.kind = DSA_RECORD_PATTERN, .pattern = "F", .layers = 1};
+	struct dsa_record_buffer record = {0};
+	struct dsa_arena arena;
+	dsa_arena_init(&arena);
+	assert_int_equal(dsa_record_write_pattern(&record, &key, &stats, 1, &err), DSA_OK);
+	assert_int_equal(dsa_record_read_pattern(record.data, record.used, &arena, 1, &back, &err), DSA_OK);
+	assert_int_equal(back->bin_count, BINS);
+	for (int i = 0; i < BINS; i++) {
+		assert_int_equal(back->bins[i].position, bins[i].position);
+		assert_int_equal(back->bins[i].bin, bins[i].bin);
+		assert_int_equal(back->bins[i].count, bins[i].count);
+	}
+	dsa_arena_release(&arena);
+	dsa_record_buffer_release(&record);
+}
+
 #define JOURNAL_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -796,6 +846,8 @@ int main(void)
 	    JOURNAL_TEST(of_two_records_of_one_question_the_first_counts),
 	    JOURNAL_TEST(records_of_other_documents_are_refused),
 	    JOURNAL_TEST(hundreds_of_records_are_found_again),
+	    cmocka_unit_test(keys_are_equal_only_in_every_part),
+	    cmocka_unit_test(the_largest_bins_and_gaps_survive),
 	    JOURNAL_TEST(hostile_records_with_a_right_check_never_break_the_reader),
 	};
 	return cmocka_run_group_tests_name("journal", tests, NULL, NULL);
