@@ -32,6 +32,8 @@ void dsa_text_printf(struct dsa_text *text, const char *fmt, ...) DSA_PRINTF(2, 
 void dsa_text_real(struct dsa_text *text, double value);
 /* For people: three significant digits, plain from 1e-4 up to 1e6, else 1.23e-7; a dash for NaN. */
 void dsa_text_figure(struct dsa_text *text, double value);
+/* The same with two digits, which is what a standard error deserves. */
+void dsa_text_error(struct dsa_text *text, double value);
 /* Valid UTF-8, otherwise unchanged. */
 void dsa_text_utf8(struct dsa_text *text, const char *string);
 /* A JSON string, quotes included; NULL is null. */

@@ -98,32 +98,37 @@ void dsa_text_real(struct dsa_text *text, double value)
 	dsa_text_add(text, value == 0 ? "0" : digits);
 }
 
-void dsa_text_figure(struct dsa_text *text, double value)
+/* Rounding first decides the decimals: 0.09996 to three digits is 0.100, not 0.1000. */
+static void figure(struct dsa_text *text, double value, int significant)
 {
-	char digits[64];
-	if (!isfinite(value)) {
-		dsa_text_add(text, "–");
-		return;
-	}
+	char rounded[32], digits[64];
 	double size = fabs(value);
-	if (size == 0) {
-		dsa_text_add(text, "0");
+	if (!isfinite(value) || size == 0) {
+		dsa_text_add(text, size == 0 ? "0" : "–");
 		return;
 	}
+	snprintf(rounded, sizeof rounded, "%.*e", significant - 1, size);
+	char *exponent = strchr(rounded, 'e');
+	int power = atoi(exponent + 1), decimals = significant - 1 - power;
 	if (size >= 1e-4 && size < 1e6) {
-		/* Rounding first decides the decimals: 0.09996 is 0.100, not 0.1000. */
-		snprintf(digits, sizeof digits, "%.2e", size);
-		int decimals = 2 - atoi(strchr(digits, 'e') + 1);
 		snprintf(digits, sizeof digits, "%.*f", decimals > 0 ? decimals : 0, size);
 	} else {
-		snprintf(digits, sizeof digits, "%.2e", size);
-		char *exponent = strchr(digits, 'e') + 1;
-		int power = atoi(exponent);
-		snprintf(exponent, sizeof digits - (size_t)(exponent - digits), "%d", power);
+		*exponent = 0;
+		snprintf(digits, sizeof digits, "%se%d", rounded, power);
 	}
 	if (value < 0)
 		dsa_text_add(text, "−");
 	dsa_text_add(text, digits);
+}
+
+void dsa_text_figure(struct dsa_text *text, double value)
+{
+	figure(text, value, 3);
+}
+
+void dsa_text_error(struct dsa_text *text, double value)
+{
+	figure(text, value, 2);
 }
 
 uint32_t dsa_utf8_next(const char **at)

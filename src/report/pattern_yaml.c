@@ -264,7 +264,9 @@ static void put_engines(struct writer *writer, const struct dsa_results *results
 		if (!dsa_engine_export(&export, engine, results->architecture, results->layers, results->pattern, 1,
 		                       NULL)) {
 			map_begin(writer, dsa_engine_name(engine), false);
-			put_text(writer, export.where, export.text.data);
+			/* As a block: to be copied as it stands. */
+			plain(writer, export.where);
+			scalar(writer, export.text.data, export.text.bytes, YAML_LITERAL_SCALAR_STYLE);
 			if (export.warnings)
 				put_text(writer, "warning", export.warning[0].text);
 			map_end(writer);

@@ -148,7 +148,7 @@ static void put_base(struct dsa_json_writer *writer, const struct dsa_results *r
 {
 	dsa_json_object(writer, "base");
 	dsa_json_put_text(writer, "pattern", results->reference);
-	dsa_json_put_real(writer, "nll", results->base.nll);
+	dsa_json_put_real(writer, "nll", results->base.documents ? results->base.nll : (double)NAN);
 	dsa_json_put_int(writer, "scored_tokens", results->base.tokens);
 	dsa_json_put_int(writer, "documents", results->base.documents);
 	put_quality(writer, "quality", &results->base);

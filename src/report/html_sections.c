@@ -1,0 +1,404 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dsa/engines.h"
+#include "dsa/gain.h"
+#include "dsa/pattern.h"
+#include "html_parts.h"
+
+enum { NAME_SHOWN = 80, NAME_TITLE = 400 };
+
+void html_name(struct dsa_text *text, const char *name)
+{
+	dsa_text_add(text, "<bdi title=\"");
+	dsa_text_markup_cut(text, name, NAME_TITLE);
+	dsa_text_add(text, "\">");
+	dsa_text_markup_cut(text, name, NAME_SHOWN);
+	dsa_text_add(text, "</bdi>");
+}
+
+void html_measure(struct dsa_text *text, double value, double error)
+{
+	dsa_text_figure(text, value);
+	if (isfinite(value) && isfinite(error)) {
+		dsa_text_add(text, " ± ");
+		dsa_text_error(text, error);
+	}
+}
+
+void html_figure_cell(struct dsa_text *text, double value)
+{
+	html_measure_cell(text, value, NAN);
+}
+
+void html_measure_cell(struct dsa_text *text, double value, double error)
+{
+	dsa_text_add(text, "<td>");
+	html_measure(text, value, error);
+	dsa_text_add(text, "</td>");
+}
+
+void html_count(struct dsa_text *text, int64_t value)
+{
+	char digits[24];
+	int length = snprintf(digits, sizeof digits, "%" PRId64, value);
+	for (int i = 0; i < length; i++) {
+		if (i && (length - i) % 3 == 0 && digits[i - 1] != '-')
+			dsa_text_add(text, ",");
+		dsa_text_bytes(text, &digits[i], 1);
+	}
+}
+
+void html_int_cell(struct dsa_text *text, int64_t value)
+{
+	dsa_text_add(text, "<td>");
+	html_count(text, value);
+	dsa_text_add(text, "</td>");
+}
+
+static void percent(struct dsa_text *text, double share)
+{
+	if (isfinite(share))
+		dsa_text_printf(text, "%.2f%%", 100 * share);
+	else
+		dsa_text_add(text, "–");
+}
+
+static void percent_cell(struct dsa_text *text, double share)
+{
+	dsa_text_add(text, "<td>");
+	percent(text, share);
+	dsa_text_add(text, "</td>");
+}
+
+static void name_cell(struct dsa_text *text, const char *name)
+{
+	dsa_text_add(text, "<td class=\"name\">");
+	html_name(text, name);
+	dsa_text_add(text, "</td>");
+}
+
+static void table_begin(struct dsa_text *text, const char *label, const char *const *columns, int count)
+{
+	dsa_text_printf(
+	    text,
+	    "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"%s, scrolls sideways\">\n<table>\n"
+	    "<thead><tr>",
+	    label);
+	for (int i = 0; i < count; i++)
+		dsa_text_printf(text, "<th scope=\"col\">%s</th>", columns[i]);
+	dsa_text_add(text, "</tr></thead>\n<tbody>\n");
+}
+
+static void table_end(struct dsa_text *text)
+{
+	dsa_text_add(text, "</tbody>\n</table>\n</div>\n");
+}
+
+#define TABLE_BEGIN(text, label, columns) table_begin(text, label, columns, (int)(sizeof columns / sizeof *columns))
+
+/* The figures of a quality that every table shows, documents first. */
+static const char *const quality_columns[] = {"KL", "KL p99", "ΔNLL", "top-1 agreement"};
+
+static void quality_cells(struct dsa_text *text, const struct dsa_quality *quality)
+{
+	if (!quality->documents) {
+		dsa_text_add(text, "<td>–</td><td>–</td><td>–</td><td>–</td>");
+		return;
+	}
+	html_measure_cell(text, quality->kl, quality->kl_se);
+	html_figure_cell(text, quality->kl_p99);
+	html_measure_cell(text, quality->nll_delta, quality->nll_delta_se);
+	percent_cell(text, quality->top1);
+}
+
+static void tile_begin(struct dsa_text *text, const char *name)
+{
+	dsa_text_printf(text, "<div><dt>%s</dt><dd>", name);
+}
+
+static void tile_error(struct dsa_text *text, double error, const char *unit)
+{
+	dsa_text_add(text, "<span>");
+	if (isfinite(error)) {
+		dsa_text_add(text, "± ");
+		dsa_text_error(text, error);
+		dsa_text_add(text, " ");
+	}
+	dsa_text_printf(text, "%s</span></dd></div>\n", unit);
+}
+
+void html_tiles(struct dsa_text *text, const struct dsa_results *results)
+{
+	bool heldout = results->heldout.documents > 0;
+	const struct dsa_quality *quality = heldout ? &results->heldout : &results->quality;
+	struct dsa_gain rows[DSA_GAIN_ROWS];
+	int gains = dsa_gain_table(results, rows);
+	dsa_text_add(text, "<dl class=\"tiles\">\n");
+	tile_begin(text, "Indexers kept");
+	dsa_text_printf(text, "%d of %d<span>", results->layers - dsa_pattern_shared(results->pattern),
+	                results->layers);
+	dsa_text_printf(text, "%d shared</span></dd></div>\n", dsa_pattern_shared(results->pattern));
+	tile_begin(text, heldout ? "Mean KL, held-out" : "Mean KL, calibration");
+	dsa_text_figure(text, quality->documents ? quality->kl : NAN);
+	tile_error(text, quality->kl_se, "nats");
+	tile_begin(text, heldout ? "ΔNLL, held-out" : "ΔNLL, calibration");
+	dsa_text_figure(text, quality->documents ? quality->nll_delta : NAN);
+	tile_error(text, quality->nll_delta_se, "nats");
+	tile_begin(text, heldout ? "Top-1, held-out" : "Top-1, calibration");
+	percent(text, quality->documents ? quality->top1 : NAN);
+	dsa_text_add(text, "<span>same most likely token</span></dd></div>\n");
+	if (gains) {
+		const struct dsa_gain *longest = &rows[gains - 1];
+		tile_begin(text, "Prefill arithmetic saved");
+		dsa_text_printf(text, "%.0f%%<span>of FLOPs at ", 100 * (1 - 1 / longest->prefill));
+		html_count(text, longest->context);
+		dsa_text_add(text, " tokens</span></dd></div>\n");
+	}
+	dsa_text_add(text, "</dl>\n");
+}
+
+void html_baselines(struct dsa_text *text, const struct dsa_results *results)
+{
+	const char *const columns[] = {
+	    "Pattern",          "kept",       quality_columns[0], quality_columns[1], quality_columns[2],
+	    quality_columns[3], "held-out KL"};
+	TABLE_BEGIN(text, "Patterns compared", columns);
+	for (int i = -1; i < results->baseline_count; i++) {
+		const struct dsa_result_baseline own = {.name = "this pattern",
+		                                        .pattern = results->pattern,
+		                                        .calibration = results->quality,
+		                                        .heldout = results->heldout};
+		const struct dsa_result_baseline *row = i < 0 ? &own : &results->baselines[i];
+		dsa_text_add(text, i < 0 ? "<tr class=\"emitted\">" : "<tr>");
+		name_cell(text, row->name);
+		html_int_cell(text, results->layers - dsa_pattern_shared(row->pattern));
+		quality_cells(text, &row->calibration);
+		html_measure_cell(text, row->heldout.documents ? row->heldout.kl : NAN, row->heldout.kl_se);
+		dsa_text_add(text, "</tr>\n");
+	}
+	table_end(text);
+}
+
+void html_steps(struct dsa_text *text, const struct dsa_results *results)
+{
+	const char *const columns[] = {"Step", "flip",  "kept",       "KL",        "held-out KL",
+	                               "ΔNLL", "top-1", "candidates", "runner-up", "bounds"};
+	const struct dsa_trace *trace = &results->trace;
+	if (!trace->count)
+		return;
+	TABLE_BEGIN(text, "Steps of the search", columns);
+	for (int i = 0; i < trace->count; i++) {
+		const struct dsa_step *step = &trace->steps[i];
+		const struct dsa_candidate *second = NULL;
+		for (int c = 0; c < step->candidate_count; c++)
+			if (step->candidates[c].layer != step->flip &&
+			    (!second || step->candidates[c].objective < second->objective))
+				second = &step->candidates[c];
+		bool emitted = !strcmp(step->pattern, results->pattern);
+		dsa_text_add(text, emitted              ? "<tr class=\"emitted\">"
+		                   : i > trace->emitted ? "<tr class=\"past\">"
+		                                        : "<tr>");
+		dsa_text_printf(text, "<td>%d</td><td>%d</td><td>%d</td>", step->step, step->flip,
+		                results->layers - dsa_pattern_shared(step->pattern));
+		html_measure_cell(text, step->calibration.kl, step->calibration.kl_se);
+		html_measure_cell(text, step->heldout.documents ? step->heldout.kl : NAN, step->heldout.kl_se);
+		html_figure_cell(text, step->calibration.nll_delta);
+		percent_cell(text, step->calibration.top1);
+		dsa_text_printf(text, "<td>%d</td><td>", step->candidate_count);
+		if (second) {
+			dsa_text_printf(text, "%d: ", second->layer);
+			dsa_text_figure(text, second->kl);
+		} else {
+			dsa_text_add(text, "–");
+		}
+		dsa_text_add(text, "</td><td>");
+		if (step->broken)
+			dsa_text_printf(text, "breaks %s", dsa_bound_name(step->broken));
+		else
+			dsa_text_add(text, emitted ? "holds, emitted" : "holds");
+		dsa_text_add(text, "</td></tr>\n");
+	}
+	table_end(text);
+	dsa_text_add(text, "<p class=\"soft\">Every candidate of every step is in trace.csv.</p>\n");
+}
+
+void html_corpora(struct dsa_text *text, const struct dsa_results *results)
+{
+	const char *const figures[] = {"Corpus",           quality_columns[0], quality_columns[1], quality_columns[2],
+	                               quality_columns[3], "held-out KL",      "held-out top-1",   "noise floor"};
+	const char *const facts[] = {"Corpus",     "weight",         "documents", "calibration", "held-out",
+	                             "not scored", "cut to context", "tokens",    "scored",      "SHA-256"};
+	if (!results->corpus_count)
+		return;
+	dsa_text_add(text, "<section>\n<h2>Corpora</h2>\n");
+	TABLE_BEGIN(text, "Quality by corpus", figures);
+	for (int i = 0; i < results->corpus_count; i++) {
+		const struct dsa_result_corpus *corpus = &results->corpora[i];
+		dsa_text_add(text, "<tr>");
+		name_cell(text, corpus->name);
+		quality_cells(text, &corpus->calibration);
+		html_measure_cell(text, corpus->heldout.documents ? corpus->heldout.kl : NAN, corpus->heldout.kl_se);
+		html_figure_cell(text, corpus->noise_floor);
+		dsa_text_add(text, "</tr>\n");
+	}
+	table_end(text);
+	TABLE_BEGIN(text, "Contents of each corpus", facts);
+	for (int i = 0; i < results->corpus_count; i++) {
+		const struct dsa_result_corpus *corpus = &results->corpora[i];
+		dsa_text_add(text, "<tr>");
+		name_cell(text, corpus->name);
+		html_figure_cell(text, corpus->weight);
+		html_int_cell(text, corpus->documents);
+		html_int_cell(text, corpus->documents_calibration);
+		html_int_cell(text, corpus->documents_heldout);
+		html_int_cell(text, corpus->unscored);
+		html_int_cell(text, corpus->cut);
+		html_int_cell(text, corpus->tokens);
+		html_int_cell(text, corpus->scored);
+		dsa_text_add(text, "<td><code title=\"");
+		dsa_text_markup(text, corpus->digest);
+		dsa_text_add(text, "\">");
+		dsa_text_markup_cut(text, corpus->digest, 12);
+		dsa_text_add(text, "</code></td></tr>\n");
+	}
+	table_end(text);
+	dsa_text_add(text, "</section>\n");
+}
+
+static void position_rows(struct dsa_text *text, const char *name, const struct dsa_quality *quality)
+{
+	for (int i = 0; i < quality->positions; i++) {
+		const struct dsa_quality_at *at = &quality->by_position[i];
+		dsa_text_add(text, "<tr>");
+		name_cell(text, name);
+		dsa_text_add(text, "<td>");
+		html_count(text, at->from);
+		dsa_text_add(text, " – ");
+		html_count(text, (int64_t)at->to - 1);
+		dsa_text_add(text, "</td>");
+		html_int_cell(text, at->tokens);
+		html_figure_cell(text, at->kl);
+		html_figure_cell(text, at->kl_p99);
+		html_figure_cell(text, at->nll_delta);
+		percent_cell(text, at->top1);
+		dsa_text_add(text, "</tr>\n");
+	}
+}
+
+void html_positions(struct dsa_text *text, const struct dsa_results *results)
+{
+	const char *const columns[] = {"Corpus", "positions", "scored tokens", "KL", "KL p99", "ΔNLL", "top-1"};
+	if (!results->quality.positions)
+		return;
+	dsa_text_add(text,
+	             "<section>\n<h2>By position</h2>\n"
+	             "<p class=\"soft\">Calibration documents. Positions before K are the same under every pattern and "
+	             "are not counted.</p>\n");
+	TABLE_BEGIN(text, "Quality by position", columns);
+	if (results->corpus_count != 1)
+		position_rows(text, "all", &results->quality);
+	for (int i = 0; i < results->corpus_count; i++)
+		position_rows(text, results->corpora[i].name, &results->corpora[i].calibration);
+	table_end(text);
+	dsa_text_add(text, "</section>\n");
+}
+
+void html_gain(struct dsa_text *text, const struct dsa_results *results)
+{
+	const char *const columns[] = {"Context", "indexer share of prefill", "prefill", "decode"};
+	struct dsa_gain rows[DSA_GAIN_ROWS];
+	int count = dsa_gain_table(results, rows);
+	if (!count)
+		return;
+	dsa_text_add(text,
+	             "<section>\n<h2>Expected gain</h2>\n"
+	             "<p class=\"soft\">From the FLOPs of the model's shape, not from a clock: an upper bound wherever "
+	             "memory traffic, communication or launches limit.</p>\n");
+	TABLE_BEGIN(text, "Expected gain by context length", columns);
+	for (int i = 0; i < count; i++) {
+		dsa_text_add(text, "<tr>");
+		html_int_cell(text, rows[i].context);
+		percent_cell(text, rows[i].indexer_share);
+		dsa_text_printf(text, "<td>%.2f×</td><td>%.2f×</td></tr>\n", rows[i].prefill, rows[i].decode);
+	}
+	table_end(text);
+	dsa_text_add(text, "</section>\n");
+}
+
+void html_engines(struct dsa_text *text, const struct dsa_results *results)
+{
+	dsa_text_add(text, "<section>\n<h2>For the serving engine</h2>\n");
+	for (int e = 0; e < DSA_ENGINES; e++) {
+		struct dsa_export export;
+		enum dsa_engine engine = (enum dsa_engine)e;
+		if (!dsa_engine_export(&export, engine, results->architecture, results->layers, results->pattern, 1,
+		                       NULL)) {
+			dsa_text_printf(text, "<h3>%s <span class=\"soft\">(%s)</span></h3>\n<pre>",
+			                dsa_engine_title(engine), export.where);
+			dsa_text_markup(text, export.text.data);
+			dsa_text_add(text, "</pre>\n");
+			for (int w = 0; w < export.warnings; w++) {
+				dsa_text_add(text, "<p class=\"warn\">");
+				dsa_text_markup(text, export.warning[w].text);
+				dsa_text_add(text, "</p>\n");
+			}
+		}
+		text->failed |= export.text.failed;
+		dsa_export_release(&export);
+	}
+	dsa_text_add(text, "</section>\n");
+}
+
+static void fact(struct dsa_text *text, const char *name, const char *value)
+{
+	dsa_text_printf(text, "<dt>%s</dt><dd><bdi>", name);
+	dsa_text_markup_cut(text, value ? value : "–", NAME_TITLE);
+	dsa_text_add(text, "</bdi></dd>\n");
+}
+
+void html_provenance(struct dsa_text *text, const struct dsa_results *results)
+{
+	const struct dsa_result_work *work = &results->work;
+	const struct dsa_provenance *provenance = &results->provenance;
+	char digits[64];
+	dsa_text_add(text, "<section>\n<h2>Provenance</h2>\n<dl class=\"facts\">\n");
+	fact(text, "model", results->model_name);
+	fact(text, "architecture", results->architecture);
+	fact(text, "fingerprint", results->fingerprint);
+	fact(text, "reference", results->reference);
+	fact(text, "search", results->search);
+	fact(text, "objective", results->objective == DSA_OBJECTIVE_NLL ? "nll" : "kl");
+	snprintf(digits, sizeof digits, "%d", results->context);
+	fact(text, "context", digits);
+	snprintf(digits, sizeof digits, "%" PRIu64, results->seed);
+	fact(text, "seed", digits);
+	fact(text, "stopped by", results->trace.stopped_by ? dsa_bound_name(results->trace.stopped_by) : NULL);
+	dsa_text_add(text, "<dt>work</dt><dd>");
+	html_count(text, work->token_layers);
+	dsa_text_add(text, " token-layers");
+	if (work->token_layers_naive > 0) {
+		dsa_text_printf(text, ", %.1f%% of the naive ",
+		                100.0 * (double)work->token_layers / (double)work->token_layers_naive);
+		html_count(text, work->token_layers_naive);
+	}
+	dsa_text_add(text, "</dd>\n");
+	if (isfinite(work->seconds)) {
+		snprintf(digits, sizeof digits, "%.1f s", work->seconds);
+		fact(text, "time", digits);
+	}
+	if (provenance->peak_memory) {
+		snprintf(digits, sizeof digits, "%.2f GiB",
+		         (double)provenance->peak_memory / (1024.0 * 1024.0 * 1024.0));
+		fact(text, "peak memory", digits);
+	}
+	fact(text, "device", provenance->device);
+	snprintf(digits, sizeof digits, "%d", provenance->threads);
+	fact(text, "threads", digits);
+	fact(text, "version", provenance->version);
+	fact(text, "commit", provenance->commit);
+	fact(text, "date", provenance->date);
+	dsa_text_add(text, "</dl>\n</section>\n");
+}

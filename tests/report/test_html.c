@@ -1,0 +1,184 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <nettle/base64.h>
+
+#include "dsa/hash.h"
+#include "dsa/html.h"
+#include "dsa/svg.h"
+#include "report/fixture.h"
+#include "report/markup.h"
+
+static struct dsa_arena arena;
+
+static int set_up(void **state)
+{
+	(void)state;
+	dsa_arena_init(&arena);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	dsa_arena_release(&arena);
+	return 0;
+}
+
+static void a_fixed_run_gives_the_golden_page(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	fixture_fill(&results, 12, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	assert_int_equal(dsa_text_check(&text, "report.html", NULL), DSA_OK);
+	assert_true(fixture_matches_golden(&text, "report.html"));
+	assert_true(markup_check(text.data) > 500);
+	dsa_text_release(&text);
+}
+
+static void figures_alone_are_golden_and_well_formed(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text[4] = {{0}, {0}, {0}, {0}};
+	static const char *const names[4] = {"pattern.svg", "curve.svg", "sensitivity.svg", "overlap.svg"};
+	fixture_fill(&results, 12, fixture_names, &arena);
+	dsa_svg_pattern(&text[0], &results, true);
+	dsa_svg_curve(&text[1], &results, true);
+	dsa_svg_sensitivity(&text[2], &results, true);
+	dsa_svg_overlap(&text[3], &results, 0, true, true);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(dsa_text_check(&text[i], names[i], NULL), DSA_OK);
+		assert_true(fixture_matches_golden(&text[i], names[i]));
+		assert_true(markup_check(text[i].data) > 20);
+		assert_non_null(strstr(text[i].data, "xmlns=\"http://www.w3.org/2000/svg\""));
+		dsa_text_release(&text[i]);
+	}
+}
+
+static void seventy_eight_layers_stay_under_two_megabytes(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	fixture_fill(&results, 78, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	assert_true(markup_check(text.data) > 2 * 78 * 78);
+	assert_true(text.bytes < 2000000);
+	dsa_text_release(&text);
+}
+
+static void hostile_names_stay_text(void **state)
+{
+	(void)state;
+	char *long_name = dsa_arena_alloc(&arena, 4097, 1, "a name", NULL);
+	memset(long_name, '<', 4096);
+	const char *const names[3] = {fixture_hostile, fixture_hostile, long_name};
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	fixture_fill(&results, 12, names, &arena);
+	results.baselines[0].name = fixture_hostile;
+	results.baselines[1].name = long_name;
+	results.architecture = fixture_hostile;
+	results.fingerprint = results.search = fixture_hostile;
+	results.provenance.version = results.provenance.commit = results.provenance.date = results.provenance.device =
+	    fixture_hostile;
+	dsa_html_write(&text, &results);
+	assert_true(markup_check(text.data) > 500);
+	assert_null(strstr(text.data, "<script"));
+	assert_non_null(strstr(text.data, "&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;&#10;&#9;"));
+	dsa_text_release(&text);
+	dsa_svg_pattern(&text, &results, true);
+	dsa_svg_curve(&text, &results, true);
+	assert_true(markup_check(text.data) > 50);
+	assert_null(strstr(text.data, "<script"));
+	dsa_text_release(&text);
+}
+
+static void the_policy_allows_the_style_sheet_and_nothing_else(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	uint8_t digest[DSA_HASH_BYTES];
+	char encoded[BASE64_ENCODE_RAW_LENGTH(DSA_HASH_BYTES) + 1] = {0}, policy[128];
+	fixture_fill(&results, 12, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	const char *style = strstr(text.data, "<style>") + strlen("<style>"), *end = strstr(style, "</style>");
+	dsa_hash_bytes(style, (size_t)(end - style), digest);
+	base64_encode_raw(encoded, DSA_HASH_BYTES, digest);
+	snprintf(policy, sizeof policy, "default-src 'none'; style-src 'sha256-%s';", encoded);
+	assert_non_null(strstr(text.data, policy));
+	assert_null(strstr(end + 1, "<style"));
+	assert_null(strstr(text.data, " style=\""));
+	assert_null(strstr(text.data, "http://"));
+	assert_null(strstr(text.data, "https://"));
+	dsa_text_release(&text);
+}
+
+static void the_verdict_says_the_numbers(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	fixture_fill(&results, 12, fixture_names, &arena);
+	results.pattern = "FSFFSSFFFSFF";
+	results.heldout.kl = 0.0123;
+	results.heldout.kl_se = 0.0011;
+	results.quality.kl = 0.02;
+	dsa_verdict_write(&text, &results);
+	assert_string_equal(
+	    text.data, "4 of 12 layers can share the selection of a layer before them, so 8 of 12 indexers run. On 8 "
+		       "held-out documents this moves the output by a mean KL of 0.0123 ± 0.0011 nats per token, with "
+		       "a budget of 0.0200. The baseline uniform-1/2, with 6 kept, moves it by 0.320: 16 times as "
+		       "far. One more shared layer would break the mean KL budget.");
+	dsa_text_release(&text);
+	results.pattern = results.reference;
+	results.baseline_count = 0;
+	results.heldout.documents = results.quality.documents = 0;
+	results.trace.stopped_by = DSA_BOUND_NONE;
+	dsa_verdict_write(&text, &results);
+	assert_string_equal(text.data, "No layer beyond the 0 that share already could be shared.");
+	dsa_text_release(&text);
+}
+
+static void a_run_with_nothing_measured_still_gives_a_page(void **state)
+{
+	(void)state;
+	struct dsa_results results = {
+	    .layers = 1,
+	    .topk = 4,
+	    .pattern = "F",
+	    .reference = "F",
+	    .noise_floor = (double)NAN,
+	    .budget =
+		{.kl = (double)NAN, .nll = (double)NAN, .kl_p99 = (double)NAN, .top1 = (double)NAN, .max_shared = -1},
+	    .trace = {.emitted = -1},
+	};
+	struct dsa_text text = {0};
+	dsa_html_write(&text, &results);
+	assert_true(markup_check(text.data) > 40);
+	assert_null(strstr(text.data, ">nan"));
+	assert_null(strstr(text.data, "\"nan"));
+	assert_null(strstr(text.data, "(null)"));
+	dsa_text_release(&text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(a_fixed_run_gives_the_golden_page, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(figures_alone_are_golden_and_well_formed, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(seventy_eight_layers_stay_under_two_megabytes, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(hostile_names_stay_text, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(the_policy_allows_the_style_sheet_and_nothing_else, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(the_verdict_says_the_numbers, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_run_with_nothing_measured_still_gives_a_page, set_up, tear_down),
+	};
+	return cmocka_run_group_tests_name("html", tests, NULL, NULL);
+}
