@@ -97,7 +97,7 @@ static void table_end(struct dsa_text *text)
 	dsa_text_add(text, "</tbody>\n</table>\n</div>\n");
 }
 
-#define TABLE_BEGIN(text, label, columns) table_begin(text, label, columns, (int)(sizeof columns / sizeof *columns))
+#define TABLE_BEGIN(text, label, columns) table_begin(text, label, columns, (int)(sizeof(columns) / sizeof *(columns)))
 
 /* The figures of a quality that every table shows, documents first. */
 static const char *const quality_columns[] = {"KL", "KL p99", "ΔNLL", "top-1 agreement"};

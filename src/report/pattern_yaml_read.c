@@ -87,7 +87,7 @@ static bool list_equals(const struct dsa_yaml *list, const int *values, int coun
 		return false;
 	for (int i = 0; i < count; i++, entry = entry->next) {
 		snprintf(digits, sizeof digits, "%d", values[i]);
-		if (entry->kind != DSA_YAML_SCALAR || strcmp(entry->text, digits))
+		if (entry->kind != DSA_YAML_SCALAR || strcmp(entry->text, digits) != 0)
 			return false;
 	}
 	return true;
@@ -280,7 +280,7 @@ static enum dsa_status read_search(const struct reader *reader, const struct dsa
 	    (status = dsa_yaml_text(map, reader->place, "scope", "mean", &scope, reader->err)) ||
 	    (status = read_text(reader, root, "stopped_by", &bound)))
 		return status;
-	if (strcmp(scope, "mean") && strcmp(scope, "worst"))
+	if (strcmp(scope, "mean") != 0 && strcmp(scope, "worst") != 0)
 		return dsa_fail(reader->err, DSA_E_INPUT, "%s: budget scope is %.40s, expected mean or worst",
 		                reader->place, scope);
 	budget->scope = strcmp(scope, "worst") ? DSA_SCOPE_MEAN : DSA_SCOPE_WORST;

@@ -92,7 +92,8 @@ void dsa_svg_overlap(struct dsa_text *text, const struct dsa_results *results, i
 {
 	int layers = results->overlap.layers;
 	/* Whole pixels while they fit: cells of one size, and short coordinates. */
-	double cell = layers <= SIDE ? (double)(SIDE / layers) : (double)SIDE / layers;
+	int pixels = SIDE / layers;
+	double cell = pixels ? pixels : (double)SIDE / layers;
 	if (cell > 36)
 		cell = 36;
 	double side = cell * layers;

@@ -51,7 +51,7 @@ void dsa_svg_pattern(struct dsa_text *text, const struct dsa_results *results, b
 	int count = 0;
 	rows[count++] =
 	    (struct row){"this pattern", results->pattern, results->quality.kl, results->quality.documents > 0};
-	if (strchr(results->reference, 'S') && strcmp(results->reference, results->pattern))
+	if (strchr(results->reference, 'S') && strcmp(results->reference, results->pattern) != 0)
 		rows[count++] = (struct row){"checkpoint's own", results->reference, 0, true};
 	for (int i = 0; i < results->baseline_count && count < MOST_ROWS; i++) {
 		const struct dsa_result_baseline *baseline = &results->baselines[i];

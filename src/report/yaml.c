@@ -29,24 +29,29 @@ static enum dsa_status refuse(const struct builder *builder, int line, const cha
 	return dsa_fail(builder->err, DSA_E_INPUT, "%s: line %d: %s", builder->place, line, what);
 }
 
-/* Puts a new node where it belongs; a scalar in key position is kept as the key. */
-static enum dsa_status place_node(struct builder *builder, const yaml_event_t *event, enum dsa_yaml_kind kind,
-                                  struct dsa_yaml **out)
+/* Puts a new node where it belongs; NULL with *status set where it cannot be. */
+static struct dsa_yaml *place_node(struct builder *builder, const yaml_event_t *event, enum dsa_yaml_kind kind,
+                                   enum dsa_status *status)
 {
 	struct dsa_yaml *parent = builder->depth ? builder->open[builder->depth - 1] : NULL;
 	const char *key = NULL;
-	if (++builder->nodes > DSA_YAML_NODES)
-		return dsa_fail(builder->err, DSA_E_INPUT, "%s: line %d: more than %d values", builder->place,
-		                line_of(event), DSA_YAML_NODES);
+	if (++builder->nodes > DSA_YAML_NODES) {
+		*status = dsa_fail(builder->err, DSA_E_INPUT, "%s: line %d: more than %d values", builder->place,
+		                   line_of(event), DSA_YAML_NODES);
+		return NULL;
+	}
 	if (parent && parent->kind == DSA_YAML_MAP) {
 		key = builder->key[builder->depth - 1];
-		if (!key)
-			return refuse(builder, line_of(event), "a key must be a plain word");
+		if (!key) {
+			*status = refuse(builder, line_of(event), "a key must be a plain word");
+			return NULL;
+		}
 		builder->key[builder->depth - 1] = NULL;
 	}
 	struct dsa_yaml *node = dsa_arena_alloc(builder->arena, 1, sizeof *node, "YAML", builder->err);
+	*status = node ? DSA_OK : DSA_E_MEMORY;
 	if (!node)
-		return DSA_E_MEMORY;
+		return NULL;
 	node->kind = kind;
 	node->line = line_of(event);
 	node->key = key;
@@ -58,18 +63,17 @@ static enum dsa_status place_node(struct builder *builder, const yaml_event_t *e
 		parent->last = parent->last->next = node;
 	if (parent)
 		parent->count++;
-	*out = node;
-	return DSA_OK;
+	return node;
 }
 
 static enum dsa_status open_container(struct builder *builder, const yaml_event_t *event, enum dsa_yaml_kind kind)
 {
-	struct dsa_yaml *node;
+	enum dsa_status status;
 	if (builder->depth == DSA_YAML_DEPTH)
 		return dsa_fail(builder->err, DSA_E_INPUT, "%s: line %d: nested deeper than %d", builder->place,
 		                line_of(event), DSA_YAML_DEPTH);
-	enum dsa_status status = place_node(builder, event, kind, &node);
-	if (status)
+	struct dsa_yaml *node = place_node(builder, event, kind, &status);
+	if (!node)
 		return status;
 	builder->key[builder->depth] = NULL;
 	builder->open[builder->depth++] = node;
@@ -89,19 +93,26 @@ static enum dsa_status add_scalar(struct builder *builder, const yaml_event_t *e
 		builder->key[builder->depth - 1] = text;
 		return DSA_OK;
 	}
-	struct dsa_yaml *node;
-	enum dsa_status status = place_node(builder, event, DSA_YAML_SCALAR, &node);
-	if (status)
+	enum dsa_status status;
+	struct dsa_yaml *node = place_node(builder, event, DSA_YAML_SCALAR, &status);
+	if (!node)
 		return status;
 	node->text = text;
 	node->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 	return DSA_OK;
 }
 
-static int by_key(const void *a, const void *b)
+/* A key and where it stands, to find repeated ones by sorting. */
+struct seen {
+	const char *key;
+	int line;
+};
+
+static int by_key_and_line(const void *a, const void *b)
 {
-	const struct dsa_yaml *const *x = a, *const *y = b;
-	return strcmp((*x)->key, (*y)->key);
+	const struct seen *x = a, *y = b;
+	int order = strcmp(x->key, y->key);
+	return order ? order : (x->line > y->line) - (x->line < y->line);
 }
 
 static enum dsa_status close_container(struct builder *builder)
@@ -109,21 +120,19 @@ static enum dsa_status close_container(struct builder *builder)
 	const struct dsa_yaml *map = builder->open[--builder->depth];
 	if (map->kind != DSA_YAML_MAP || map->count < 2)
 		return DSA_OK;
-	const struct dsa_yaml **sorted = dsa_alloc((size_t)map->count, sizeof *sorted, "YAML keys", builder->err);
+	struct seen *sorted = dsa_alloc((size_t)map->count, sizeof *sorted, "YAML keys", builder->err);
 	if (!sorted)
 		return DSA_E_MEMORY;
 	enum dsa_status status = DSA_OK;
 	int count = 0;
 	for (const struct dsa_yaml *child = map->first; child; child = child->next)
-		sorted[count++] = child;
-	qsort(sorted, (size_t)count, sizeof *sorted, by_key);
+		sorted[count++] = (struct seen){child->key, child->line};
+	qsort(sorted, (size_t)count, sizeof *sorted, by_key_and_line);
 	for (int i = 1; i < count && !status; i++)
-		if (!strcmp(sorted[i - 1]->key, sorted[i]->key)) {
-			int a = sorted[i - 1]->line, b = sorted[i]->line;
+		if (!strcmp(sorted[i - 1].key, sorted[i].key))
 			status =
 			    dsa_fail(builder->err, DSA_E_INPUT, "%s: line %d: the key %.80s stands at line %d already",
-			             builder->place, a > b ? a : b, sorted[i]->key, a > b ? b : a);
-		}
+			             builder->place, sorted[i].line, sorted[i].key, sorted[i - 1].line);
 	free(sorted);
 	return status;
 }
@@ -291,7 +300,7 @@ enum dsa_status dsa_yaml_bool(const struct dsa_yaml *map, const char *place, con
 	if (dsa_yaml_is_null(node))
 		return DSA_OK;
 	if (node->kind != DSA_YAML_SCALAR || node->quoted ||
-	    (strcmp(node->text, "true") && strcmp(node->text, "false")))
+	    (strcmp(node->text, "true") != 0 && strcmp(node->text, "false") != 0))
 		return wrong(node, place, key, "true or false", err);
 	*out = node->text[0] == 't';
 	return DSA_OK;
