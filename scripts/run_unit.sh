@@ -3,6 +3,8 @@
 # Counts in the last line come from the programs' own cmocka reports.
 set -u
 passed=0 failed=0
+# Waiting threads sleep: spinning ones would fight over the cores of a shared machine.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for program in "$@"; do

@@ -1,5 +1,7 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "dsa/provenance.h"
@@ -62,8 +64,20 @@ static int flush_results(int status)
 	return status ? status : dsa_status_exit(DSA_E_IO);
 }
 
+/* Threads that wait for work must sleep: libgomp's default is to spin, and on a machine that others use too, spinning
+ * threads take the cores that the working ones need. libgomp reads its
+ * settings before main(), so the program starts itself once more with them; the user's own setting wins. */
+static void let_waiting_threads_sleep(char **argv)
+{
+	if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1))
+		return;
+	execv("/proc/self/exe", argv);
+	/* Without /proc it is only slower. */
+}
+
 int main(int argc, char **argv)
 {
+	let_waiting_threads_sleep(argv);
 	struct dsa_cli_options options;
 	struct dsa_terminal terminal;
 	struct dsa_error err = {""};

@@ -484,14 +484,7 @@ enum dsa_status dsa_cli_corpus(const char *value, struct dsa_corpus_source *sour
 	source->path = dsa_arena_text(arena, path, (size_t)(end - path), err);
 	if (!source->path)
 		return DSA_E_MEMORY;
-	if (source->name)
-		return DSA_OK;
-	/* legal.jsonl.zst is called legal, - is called stdin. */
-	const char *base = strrchr(source->path, '/');
-	base = base && base[1] ? base + 1 : source->path;
-	size_t length = strcspn(base[0] == '.' ? base + 1 : base, ".") + (base[0] == '.');
-	source->name = !strcmp(source->path, "-") ? "stdin" : dsa_arena_text(arena, base, length, err);
-	return source->name ? DSA_OK : DSA_E_MEMORY;
+	return DSA_OK; /* without a name the spool derives one from the path */
 }
 
 static enum dsa_status max_shared(const char *text, int layers, int *out, struct dsa_error *err)
