@@ -18,7 +18,7 @@ enum {
 };
 
 struct attention_scratch {
-	float *keys;       /* (room, width): selected keys, zeros behind them */
+	float *keys;       /* (room, width): selected keys, their first c columns */
 	float *transposed; /* (width, room) */
 	float *logits;     /* (H, room), then probabilities */
 	int64_t width;     /* c + r, and room K, in whole tiles */
@@ -41,29 +41,28 @@ size_t cpu_attention_bytes(int heads, int width, int topk, int threads)
 	return carve_scratch(&s, (struct cpu_carve){0}, heads, width, topk) * (size_t)threads;
 }
 
-static void gather_keys(const struct attention_scratch *s, struct dsa_tensor keys, const int32_t *selection, int count)
+static void gather_keys(const struct attention_scratch *s, struct dsa_tensor keys, const int32_t *selection, int count,
+                        int latent)
 {
-	for (int64_t i = 0; i < s->room; i++) {
-		float *to = s->keys + i * s->width;
-		int64_t filled = 0;
-		if (i < count) {
-			assert(selection[i] >= 0 && selection[i] < keys.rows);
-			memcpy(to, cpu_row(keys, selection[i]), (size_t)keys.cols * sizeof *to);
-			filled = keys.cols;
-		} else if (i >= lanes_round(count)) {
-			break;
+	for (int i = 0; i < count; i += LANES) {
+		const float *from[LANES];
+		for (int l = 0; l < LANES; l++) {
+			/* Behind the last key: any key, as its products are not used. */
+			int32_t at = selection[i + l < count ? i + l : i];
+			assert(at >= 0 && at < keys.rows);
+			from[l] = cpu_row(keys, at);
 		}
-		memset(to + filled, 0, (size_t)(s->width - filled) * sizeof *to);
-	}
-	for (int64_t i = 0; i < count; i += LANES)
-		for (int64_t j = 0; j < s->width; j += LANES) {
+		for (int j = 0; j < keys.cols; j += LANES) {
 			lanes row[LANES];
 			for (int l = 0; l < LANES; l++)
-				row[l] = lanes_load(s->keys + (i + l) * s->width + j);
+				row[l] = lanes_load_part(from[l] + j, keys.cols - j);
+			for (int l = 0; l < LANES && j < latent; l++)
+				lanes_store(s->keys + (i + l) * s->width + j, row[l]);
 			lanes_transpose(row);
 			for (int l = 0; l < LANES; l++)
 				lanes_store(s->transposed + (j + l) * s->room + i, row[l]);
 		}
+	}
 }
 
 /* For each of `heads` (a constant) heads: out[a] (TILE columns) = Σ_i x[a][i] · rows[i] (TILE columns). */
@@ -127,7 +126,7 @@ static void softmax(float *logits, int count, float scale)
 static void attend(const struct attention_scratch *s, float *out, const float *q, struct dsa_tensor keys,
                    const int32_t *selection, int count, int heads, int latent, float scale)
 {
-	gather_keys(s, keys, selection, count);
+	gather_keys(s, keys, selection, count, latent);
 	product(s->logits, s->room, lanes_round(count), q, keys.cols, s->transposed, s->room, keys.cols, heads);
 	for (int a = 0; a < heads; a++)
 		softmax(s->logits + a * s->room, count, scale);
@@ -152,7 +151,10 @@ enum dsa_status cpu_attention(struct dsa_backend *be, struct dsa_tensor out, str
 		carve_scratch(&s, (struct cpu_carve){.base = carve.base + own * (size_t)omp_get_thread_num()}, heads,
 		              width, topk);
 		int count = (int)cpu_min(topk, (int64_t)rows->pos[i] + 1);
-		struct dsa_tensor own_keys = dsa_tensor_rows(keys, rows->key0[i], (int64_t)rows->pos[i] + 1);
+		struct dsa_tensor own_keys = keys; /* of the document, as far as the row */
+		own_keys.data = cpu_row(keys, rows->key0[i]);
+		own_keys.rows = (int64_t)rows->pos[i] + 1;
+		assert(rows->pos[i] >= 0 && rows->key0[i] + own_keys.rows <= keys.rows);
 		attend(&s, cpu_row(out, i), cpu_row(q, i), own_keys, selection + i * topk, count, heads, latent, scale);
 	}
 	return DSA_OK;

@@ -9,7 +9,7 @@
 
 #include "lanes.h"
 
-enum { PIECE_ROWS = 256, TILE_BYTES = 32 << 20, LEAST_TILE_ROWS = 64 };
+enum { PIECE_ROWS = 512, TILE_BYTES = 32 << 20, LEAST_TILE_ROWS = 64 };
 
 struct piece {
 	int expert, count;
@@ -19,14 +19,14 @@ struct piece {
 struct experts_scratch {
 	int64_t tile;    /* rows */
 	int64_t width;   /* D in whole vectors */
-	float *outputs;  /* (tile · chosen, width) expert(x) of pair p at row p */
+	float *outputs;  /* (tile · chosen, width) expert(x), in the order of `sorted` */
 	int32_t *sorted; /* (tile · chosen) pairs by expert, then by row */
+	int32_t *places; /* (tile · chosen) where in `sorted` a pair is */
 	int32_t *starts; /* (E + 1) */
 	struct piece *pieces;
 	/* Per thread, for one piece: */
 	float *x;       /* (PIECE_ROWS, D) */
 	float *gate_up; /* (PIECE_ROWS, 2 m) */
-	float *y;       /* (PIECE_ROWS, D) */
 	int64_t x_floats, gate_up_floats;
 };
 
@@ -39,12 +39,12 @@ static size_t carve_scratch(struct experts_scratch *s, struct cpu_carve carve, i
 	int64_t pairs = s->tile * chosen;
 	s->outputs = cpu_carve(&carve, pairs * s->width, sizeof *s->outputs);
 	s->sorted = cpu_carve(&carve, pairs, sizeof *s->sorted);
+	s->places = cpu_carve(&carve, pairs, sizeof *s->places);
 	s->starts = cpu_carve(&carve, experts + 1, sizeof *s->starts);
 	s->pieces = cpu_carve(&carve, experts + pairs / PIECE_ROWS, sizeof *s->pieces);
 	s->x_floats = lanes_round((int64_t)PIECE_ROWS * hidden);
 	s->gate_up_floats = lanes_round((int64_t)PIECE_ROWS * 2 * inner);
 	s->x = cpu_carve(&carve, s->x_floats * threads, sizeof *s->x);
-	s->y = cpu_carve(&carve, s->x_floats * threads, sizeof *s->y);
 	s->gate_up = cpu_carve(&carve, s->gate_up_floats * threads, sizeof *s->gate_up);
 	return carve.used;
 }
@@ -66,8 +66,10 @@ static int sort_pairs(const struct experts_scratch *s, const int32_t *ids, int64
 	}
 	for (int e = 0; e < experts; e++)
 		starts[e + 1] += starts[e];
-	for (int64_t p = 0; p < pairs; p++)
-		s->sorted[starts[ids[p]]++] = (int32_t)p;
+	for (int64_t p = 0; p < pairs; p++) {
+		s->places[p] = starts[ids[p]]++;
+		s->sorted[s->places[p]] = (int32_t)p;
+	}
 	/* starts[e] is now where expert e ends. */
 	int count = 0;
 	for (int e = 0; e < experts; e++)
@@ -81,8 +83,7 @@ static void run_piece(const struct experts_scratch *s, const struct piece *piece
                       const struct dsa_experts *experts, int thread)
 {
 	int hidden = x.cols, inner = experts->inner;
-	float *in = s->x + thread * s->x_floats, *y = s->y + thread * s->x_floats;
-	float *gate_up = s->gate_up + thread * s->gate_up_floats;
+	float *in = s->x + thread * s->x_floats, *gate_up = s->gate_up + thread * s->gate_up_floats;
 	const int32_t *pairs = s->sorted + piece->first;
 	struct dsa_tensor up = dsa_tensor_rows(experts->gate_up, (int64_t)piece->expert * 2 * inner, 2 * inner);
 	struct dsa_tensor down = dsa_tensor_rows(experts->down, (int64_t)piece->expert * hidden, hidden);
@@ -93,9 +94,8 @@ static void run_piece(const struct experts_scratch *s, const struct piece *piece
 		float *row = gate_up + (int64_t)i * 2 * inner;
 		cpu_silu_row(row, row, row + inner, inner);
 	}
-	cpu_product(y, hidden, gate_up, 2 * inner, down.data, 1, down.stride, piece->count, hidden, inner, false);
-	for (int i = 0; i < piece->count; i++)
-		memcpy(s->outputs + pairs[i] * s->width, y + (int64_t)i * hidden, (size_t)hidden * sizeof *y);
+	cpu_product(s->outputs + piece->first * s->width, s->width, gate_up, 2 * inner, down.data, 1, down.stride,
+	            piece->count, hidden, inner, false);
 }
 
 static void combine_row(const struct experts_scratch *s, float *out, int hidden, int64_t row, const float *weights,
@@ -104,7 +104,8 @@ static void combine_row(const struct experts_scratch *s, float *out, int hidden,
 	for (int j = 0; j < hidden; j += LANES) {
 		lanes sum = {0};
 		for (int n = 0; n < chosen; n++)
-			sum += lanes_splat(weights[n]) * lanes_load(s->outputs + (row * chosen + n) * s->width + j);
+			sum += lanes_splat(weights[n]) *
+			       lanes_load(s->outputs + s->places[row * chosen + n] * s->width + j);
 		lanes_store_part(out + j, lanes_load_part(out + j, hidden - j) + sum, hidden - j);
 	}
 }

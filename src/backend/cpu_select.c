@@ -111,8 +111,8 @@ static void score_row(float *scores, int64_t count, const float *keys, int64_t s
 	}
 }
 
-/* Floats to integers of the same order, -0 as +0, in place; lanes behind count become the least integer. Returns false
- * if a score is NaN. Sets the range of the scores. */
+/* Floats to integers of the same order, in place (a score is a sum that starts at +0, so none is -0); lanes behind count
+ * become the least integer. Returns false if a score is NaN. Sets the range of the scores. */
 static bool order_scores(int32_t *keys, int64_t count, int32_t *least, int32_t *most)
 {
 	lanes_int bad = {0}, low = lanes_splat_int(INT32_MAX), high = lanes_splat_int(INT32_MIN);
@@ -120,7 +120,7 @@ static bool order_scores(int32_t *keys, int64_t count, int32_t *least, int32_t *
 		keys[s] = keys[0];
 	for (int64_t s = 0; s < count; s += LANES) {
 		lanes x = lanes_load((const float *)(keys + s));
-		lanes_int i = (lanes_int)(x + lanes_splat(0.0f));
+		lanes_int i = (lanes_int)x;
 		i ^= (i >> 31) & 0x7fffffff;
 		bad |= x != x;
 		low = lanes_select_int(i < low, i, low);

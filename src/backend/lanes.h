@@ -116,10 +116,10 @@ LANES_INLINE float lanes_max(lanes x)
 {
 	float part[LANES];
 	lanes_store(part, x);
-	float max = part[0];
-	for (int l = 1; l < LANES; l++)
-		max = part[l] > max ? part[l] : max;
-	return max;
+	for (int width = LANES / 2; width; width /= 2)
+		for (int l = 0; l < width; l++)
+			part[l] = part[l + width] > part[l] ? part[l + width] : part[l];
+	return part[0];
 }
 
 LANES_INLINE lanes_double lanes_low(lanes x)
