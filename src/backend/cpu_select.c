@@ -111,8 +111,8 @@ static void score_row(float *scores, int64_t count, const float *keys, int64_t s
 	}
 }
 
-/* Floats to integers of the same order, in place (a score is a sum that starts at +0, so none is -0); lanes behind count
- * become the least integer. Returns false if a score is NaN. Sets the range of the scores. */
+/* Floats to integers of the same order, in place (a score is a sum that starts at +0, so none is -0); lanes behind
+ * count become the least integer. Returns false if a score is NaN. Sets the range of the scores. */
 static bool order_scores(int32_t *keys, int64_t count, int32_t *least, int32_t *most)
 {
 	lanes_int bad = {0}, low = lanes_splat_int(INT32_MAX), high = lanes_splat_int(INT32_MIN);
