@@ -71,8 +71,12 @@ static void let_waiting_threads_sleep(char **argv)
 {
 	if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1))
 		return;
-	execv("/proc/self/exe", argv);
-	/* Without /proc it is only slower. */
+	char self[4096];
+	ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+	if (length <= 0)
+		return; /* without /proc it is only slower */
+	self[length] = 0;
+	execv(self, argv);
 }
 
 int main(int argc, char **argv)
