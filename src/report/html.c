@@ -145,10 +145,9 @@ static void write_curve(struct dsa_text *text, const struct dsa_results *results
 	dsa_text_add(text, "</section>\n");
 	if (!results->trace.count || !results->trace.steps[0].candidate_count)
 		return;
-	dsa_text_add(text,
-	             "<section>\n<h2>Sensitivity of each layer</h2>\n"
-	             "<p class=\"soft\">Mean KL when this layer alone shares. Dark: kept full in the pattern; light: "
-	             "shared.</p>\n");
+	dsa_text_add(text, "<section>\n<h2>Sensitivity of each layer</h2>\n"
+	                   "<p class=\"soft\">Mean KL when this layer alone shares. Strong bars are kept full in the "
+	                   "pattern, faint ones share.</p>\n");
 	figure_begin(text, "Sensitivity by layer, scrolls sideways");
 	dsa_svg_sensitivity(text, results, false);
 	dsa_text_add(text, "</div>\n</section>\n");

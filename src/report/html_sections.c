@@ -228,7 +228,7 @@ void html_steps(struct dsa_text *text, const struct dsa_results *results)
 void html_corpora(struct dsa_text *text, const struct dsa_results *results)
 {
 	const char *const figures[] = {"Corpus",           quality_columns[0], quality_columns[1], quality_columns[2],
-	                               quality_columns[3], "held-out KL",      "held-out top-1",   "noise floor"};
+	                               quality_columns[3], "held-out KL",      "noise floor"};
 	const char *const facts[] = {"Corpus",     "weight",         "documents", "calibration", "held-out",
 	                             "not scored", "cut to context", "tokens",    "scored",      "SHA-256"};
 	if (!results->corpus_count)

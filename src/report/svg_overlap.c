@@ -59,7 +59,9 @@ static void draw_segments(struct dsa_text *text, const struct dsa_results *resul
 		while (end < results->layers && results->pattern[end] == 'S')
 			end++;
 		double at = first * cell, size = (end - first) * cell;
-		for (int pass = 0; pass < 2; pass++)
+		/* A layer that serves itself alone is one small cell: a box would hide it. */
+		bool worth = end - first > 1 || cell >= 12;
+		for (int pass = 0; pass < 2 && worth; pass++)
 			dsa_text_printf(text,
 			                "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" class=\"%s\"/>\n",
 			                LEFT + at, TOP + at, size, size, pass ? "box" : "box-under");

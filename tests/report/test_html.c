@@ -41,6 +41,33 @@ static void a_fixed_run_gives_the_golden_page(void **state)
 	dsa_text_release(&text);
 }
 
+static int occurrences(const char *from, const char *to, const char *what)
+{
+	int count = 0;
+	for (const char *at = from; (at = strstr(at, what)) && at < to; at++)
+		count++;
+	return count;
+}
+
+static void every_table_row_has_a_cell_per_column(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	int tables = 0;
+	fixture_fill(&results, 12, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	for (const char *at = text.data; (at = strstr(at, "<table>")); at++, tables++) {
+		const char *body = strstr(at, "<tbody>"), *end = strstr(at, "</table>");
+		int columns = occurrences(at, body, "<th scope");
+		assert_true(columns >= 4);
+		for (const char *row = strstr(body, "<tr"); row && row < end; row = strstr(row + 1, "<tr"))
+			assert_int_equal(occurrences(row, strstr(row, "</tr>"), "<td"), columns);
+	}
+	assert_int_equal(tables, 6);
+	dsa_text_release(&text);
+}
+
 static void figures_alone_are_golden_and_well_formed(void **state)
 {
 	(void)state;
@@ -173,6 +200,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(a_fixed_run_gives_the_golden_page, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(every_table_row_has_a_cell_per_column, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(figures_alone_are_golden_and_well_formed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(seventy_eight_layers_stay_under_two_megabytes, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(hostile_names_stay_text, set_up, tear_down),
