@@ -86,6 +86,7 @@ enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *mod
 	    .hidden = c->hidden,
 	    .heads = c->heads,
 	    .latent = c->latent,
+	    .rope = c->rope,
 	    .topk = c->topk,
 	    .vocab = c->vocab,
 	    .experts = c->router.experts,
