@@ -96,8 +96,8 @@ void dsa_svg_overlap(struct dsa_text *text, const struct dsa_results *results, i
 	/* Whole pixels while they fit: cells of one size, and short coordinates. */
 	int pixels = SIDE / layers;
 	double cell = pixels ? pixels : (double)SIDE / layers;
-	if (cell > 36)
-		cell = 36;
+	/* Not larger than it must be, but tall enough for the colour bar's label. */
+	cell = fmin(cell, fmax(36, 252.0 / layers));
 	double side = cell * layers;
 	char digits[16];
 	svg_open(text, (int)(TOP + side + 16), "How much the selections of two layers have in common", standalone);

@@ -6,15 +6,22 @@
 #include "dsa/html.h"
 #include "dsa/pattern.h"
 
-/* The measured baseline whose number of S layers is nearest; NULL when there is none. */
-static const struct dsa_result_baseline *nearest_baseline(const struct dsa_results *results)
+static const struct dsa_quality *judged(const struct dsa_quality *calibration, const struct dsa_quality *heldout,
+                                        bool on_heldout)
+{
+	return on_heldout ? heldout : calibration;
+}
+
+/* The other pattern, measured on the same documents, whose number of S layers is nearest; NULL when there is none. */
+static const struct dsa_result_baseline *nearest_baseline(const struct dsa_results *results, bool on_heldout)
 {
 	const struct dsa_result_baseline *best = NULL;
 	int shared = dsa_pattern_shared(results->pattern), distance = results->layers + 1;
 	for (int i = 0; i < results->baseline_count; i++) {
 		const struct dsa_result_baseline *baseline = &results->baselines[i];
 		int away = abs(dsa_pattern_shared(baseline->pattern) - shared);
-		if (baseline->calibration.documents && away < distance) {
+		bool measured = judged(&baseline->calibration, &baseline->heldout, on_heldout)->documents > 0;
+		if (measured && away < distance && strcmp(baseline->pattern, results->pattern) != 0) {
 			best = baseline;
 			distance = away;
 		}
@@ -45,10 +52,14 @@ static const char *stop_reason(enum dsa_bound bound)
 	return "";
 }
 
-static void compare(struct dsa_text *text, const struct dsa_results *results)
+static void compare(struct dsa_text *text, const struct dsa_results *results, bool on_heldout)
 {
-	const struct dsa_result_baseline *baseline = nearest_baseline(results);
-	if (!baseline || !(results->quality.kl > 0) || !isfinite(baseline->calibration.kl))
+	const struct dsa_result_baseline *baseline = nearest_baseline(results, on_heldout);
+	double own = judged(&results->quality, &results->heldout, on_heldout)->kl;
+	if (!baseline)
+		return;
+	double other = judged(&baseline->calibration, &baseline->heldout, on_heldout)->kl;
+	if (!(own > 0) || !isfinite(other))
 		return;
 	dsa_text_add(text, " The baseline ");
 	/* A name is the user's: shortened, so that a sentence stays one. */
@@ -57,8 +68,8 @@ static void compare(struct dsa_text *text, const struct dsa_results *results)
 		dsa_text_bytes(text, at, (size_t)(end - at));
 	}
 	dsa_text_printf(text, ", with %d kept, moves it by ", results->layers - dsa_pattern_shared(baseline->pattern));
-	dsa_text_figure(text, baseline->calibration.kl);
-	double ratio = baseline->calibration.kl / results->quality.kl;
+	dsa_text_figure(text, other);
+	double ratio = other / own;
 	if (ratio >= 10)
 		dsa_text_printf(text, ": %.0f times as far.", ratio);
 	else
@@ -69,7 +80,7 @@ void dsa_verdict_write(struct dsa_text *text, const struct dsa_results *results)
 {
 	int shared = dsa_pattern_shared(results->pattern), native = dsa_pattern_shared(results->reference);
 	bool heldout = results->heldout.documents > 0;
-	const struct dsa_quality *quality = heldout ? &results->heldout : &results->quality;
+	const struct dsa_quality *quality = judged(&results->quality, &results->heldout, heldout);
 	if (!strcmp(results->pattern, results->reference)) {
 		dsa_text_printf(text, "No layer beyond the %d that share already could be shared.", native);
 	} else {
@@ -91,7 +102,7 @@ void dsa_verdict_write(struct dsa_text *text, const struct dsa_results *results)
 			dsa_text_figure(text, results->budget.kl);
 		}
 		dsa_text_add(text, ".");
-		compare(text, results);
+		compare(text, results, heldout);
 	}
 	const char *reason = stop_reason(results->trace.stopped_by);
 	if (*reason)
