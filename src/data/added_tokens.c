@@ -299,6 +299,10 @@ enum dsa_status dsa_added_cut(const struct dsa_added_set *set, const char *text,
 			}
 			stop = spaces_to;
 		}
+		/* Nothing is left of a token whose spaces an earlier one took. Where even more than it was taken, the
+		 * reference panics; here that token is dropped like the other. */
+		if (start >= stop)
+			continue;
 		if (done < start)
 			status = between(context, text + done, start - done, err);
 		if (!status)

@@ -27,13 +27,12 @@ static enum dsa_status read_flag(const json_t *object, const char *place, const 
 }
 
 static enum dsa_status add_stage(struct dsa_pretokenizer *pre, struct dsa_stage stage, const char *pattern,
-                                 bool literal, const char *place, struct dsa_error *err)
+                                 enum dsa_regex_kind kind, const char *place, struct dsa_error *err)
 {
 	if (pre->count == DSA_STAGES_MAX)
 		return dsa_fail(err, DSA_E_INPUT, "%s: more than %d pre-tokenizers", place, DSA_STAGES_MAX);
 	if (pattern) {
-		enum dsa_status status =
-		    dsa_regex_compile(&stage.pattern, pattern, strlen(pattern), literal, place, err);
+		enum dsa_status status = dsa_regex_compile(&stage.pattern, pattern, strlen(pattern), kind, place, err);
 		if (status)
 			return status;
 	}
@@ -68,7 +67,8 @@ static enum dsa_status read_split(struct dsa_pretokenizer *pre, const json_t *va
 	if (!status && !text == !regex)
 		status = dsa_fail(err, DSA_E_INPUT, "%s: pattern is %s without exactly one of String and Regex", place,
 		                  dsa_json_type(pattern));
-	return status ? status : add_stage(pre, stage, text ? text : regex, text != NULL, place, err);
+	return status ? status
+	              : add_stage(pre, stage, text ? text : regex, text ? DSA_REGEX_LITERAL : DSA_REGEX, place, err);
 }
 
 static enum dsa_status read_byte_level(struct dsa_pretokenizer *pre, const json_t *value, const char *place,
@@ -79,10 +79,10 @@ static enum dsa_status read_byte_level(struct dsa_pretokenizer *pre, const json_
 	if (!status)
 		status = dsa_json_bool(value, place, "use_regex", true, &use_regex, err);
 	if (!status && prefix)
-		status = add_stage(pre, (struct dsa_stage){0}, NULL, false, place, err);
+		status = add_stage(pre, (struct dsa_stage){0}, NULL, DSA_REGEX, place, err);
 	if (!status && use_regex)
-		status = add_stage(pre, (struct dsa_stage){.behaviour = DSA_SPLIT_ISOLATED}, gpt2_pattern, false, place,
-		                   err);
+		status = add_stage(pre, (struct dsa_stage){.behaviour = DSA_SPLIT_ISOLATED}, gpt2_pattern, DSA_REGEX,
+		                   place, err);
 	pre->byte_level = true;
 	return status;
 }
@@ -96,8 +96,7 @@ static enum dsa_status read_digits(struct dsa_pretokenizer *pre, const json_t *v
 	if (status)
 		return status;
 	stage.behaviour = individual ? DSA_SPLIT_ISOLATED : DSA_SPLIT_CONTIGUOUS;
-	/* Compiled as it is: the ranges name what the stand-ins would hide. */
-	return add_stage(pre, stage, number_pattern, false, place, err);
+	return add_stage(pre, stage, number_pattern, DSA_REGEX_UNMASKED, place, err);
 }
 
 enum dsa_status dsa_pretokenizer_parse(struct dsa_pretokenizer *pre, const json_t *value, const char *place,

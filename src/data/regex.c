@@ -22,6 +22,7 @@ enum last_item { NOTHING, ATOM, QUANTIFIED };
 struct translator {
 	const char *source, *at, *end;
 	const char *place;
+	enum dsa_regex_kind kind;
 	struct dsa_text out;
 	bool caseless[DEPTH_MAX];
 	int depth;
@@ -66,7 +67,7 @@ static enum dsa_status check_range(struct translator *t, uint32_t low, uint32_t 
 {
 	if (t->caseless[t->depth] && high >= 0x80)
 		return refuse(t, "a character beyond ASCII inside (?i:");
-	if (high >= 0x80 && !dsa_unicode_range_is_stable(low, high))
+	if (t->kind != DSA_REGEX_UNMASKED && high >= 0x80 && !dsa_unicode_range_is_stable(low, high))
 		return refuse(t, "a range of characters that were unassigned before Unicode 16");
 	return DSA_OK;
 }
@@ -408,16 +409,17 @@ static enum dsa_status translate(struct translator *t)
 	return status;
 }
 
-enum dsa_status dsa_regex_compile(pcre2_code **out, const char *source, size_t bytes, bool plain, const char *place,
-                                  struct dsa_error *err)
+enum dsa_status dsa_regex_compile(pcre2_code **out, const char *source, size_t bytes, enum dsa_regex_kind kind,
+                                  const char *place, struct dsa_error *err)
 {
-	struct translator t = {.source = source, .at = source, .end = source + bytes, .place = place, .err = err};
+	struct translator t = {
+	    .source = source, .at = source, .end = source + bytes, .place = place, .kind = kind, .err = err};
 	enum dsa_status status = DSA_OK;
 	pcre2_compile_context *context = NULL;
 	*out = NULL;
 	if (!bytes)
 		return dsa_fail(err, DSA_E_INPUT, "%s: the pattern is empty", place);
-	if (plain)
+	if (kind == DSA_REGEX_LITERAL)
 		while (!status && t.at < t.end) {
 			uint32_t code;
 			t.at += dsa_utf8_decode(t.at, &code);

@@ -73,10 +73,15 @@ void dsa_nfc_release(struct dsa_nfc_scratch *scratch);
 
 /* ---- Regular expressions (regex.c) ---- */
 
-/* Compiles a regular expression of the reference's dialect (Oniguruma) for PCRE2, or plain text if literal. What the
- * two engines read differently is rewritten, or refused by name. place names the pattern in errors. */
-DSA_CHECKED enum dsa_status dsa_regex_compile(pcre2_code **out, const char *source, size_t bytes, bool literal,
-                                              const char *place, struct dsa_error *err);
+enum dsa_regex_kind {
+	DSA_REGEX,          /* matched against stand-ins */
+	DSA_REGEX_UNMASKED, /* matched against the text itself: may name characters that have stand-ins */
+	DSA_REGEX_LITERAL,  /* plain text, matched against stand-ins */
+};
+/* Compiles a regular expression of the reference's dialect (Oniguruma) for PCRE2. What the two engines read differently
+ * is rewritten, or refused by name. place names the pattern in errors. */
+DSA_CHECKED enum dsa_status dsa_regex_compile(pcre2_code **out, const char *source, size_t bytes,
+                                              enum dsa_regex_kind kind, const char *place, struct dsa_error *err);
 
 /* ---- Byte-pair merging (bpe_model.c reads, bpe.c merges) ---- */
 
