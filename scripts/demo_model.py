@@ -122,23 +122,26 @@ class Attention(nn.Module):
                                            scale=(s.nope + s.rope) ** -0.5)
         return self.output(o[..., :s.value])
 
-    def explicit(self, a, cos, sin, sparse):
-        """Attention with its probabilities in sight -> (output, KL of the indexer to them).
+    def explicit(self, a, cos, sin, mode, allowed):
+        """Attention with its probabilities in sight -> (output, index scores, allowed, target).
 
-        sparse: attend to the indexer's top K only, and compare over those only. The indexer sees detached inputs
-        and a detached target, so its loss moves nothing else."""
+        watch  attends to everything; full to the indexer's top K; shared to `allowed`, which an earlier layer chose.
+        target (B, T, T) is the attention, mean over heads, that an indexer is taught to imitate: detached, as are the
+        indexer's inputs, so that its loss moves nothing else."""
         s, t = self.s, a.shape[1]
         qr, q, k, v = self.project(a, cos, sin)
-        causal = torch.ones(t, t, dtype=torch.bool, device=a.device).tril()
-        index = self.indexer(a.detach(), qr.detach(), cos, sin).masked_fill(~causal, -math.inf)
-        allowed = causal.expand(a.shape[0], t, t)
-        if sparse:
-            chosen = index.detach().topk(min(s.topk, t), dim=-1).indices
-            allowed = torch.zeros_like(allowed, dtype=torch.bool).scatter(-1, chosen, True) & causal
+        index = None
+        if mode != "shared":
+            causal = torch.ones(t, t, dtype=torch.bool, device=a.device).tril()
+            index = self.indexer(a.detach(), qr.detach(), cos, sin).masked_fill(~causal, -math.inf)
+            allowed = causal.expand(a.shape[0], t, t)
+            if mode == "full":
+                chosen = index.detach().topk(min(s.topk, t), dim=-1).indices
+                allowed = torch.zeros_like(allowed, dtype=torch.bool).scatter(-1, chosen, True) & causal
         logits = torch.matmul(q, k.to(q.dtype).transpose(2, 3)).float() * (s.nope + s.rope) ** -0.5
         p = logits.masked_fill(~allowed[:, None], -math.inf).softmax(-1)
         o = torch.matmul(p.to(v.dtype), v)
-        return self.output(o), index_kl(p.detach().mean(1), index, allowed)
+        return self.output(o), index, allowed, p.detach().mean(1)
 
 
 def index_kl(target, index, allowed):
@@ -200,21 +203,18 @@ class Layer(nn.Module):
         self.mlp = FeedForward(s.hidden, s.dense_inter) if dense else Experts(s)
 
 
-def layer_forward(layer, x, cos, sin, mode):
-    """One layer -> (x, indexer KL or None, expert loads or None); mode is dense, watch or sparse.
-
-    dense  attends to everything and ignores the indexer;
-    watch  attends to everything and measures the indexer against it;
-    sparse attends to the indexer's choice and measures it on that choice."""
+def layer_forward(layer, x, cos, sin, mode, allowed=None):
+    """One layer -> (x, expert loads, index scores, allowed positions, attention); mode is dense (the fused kernel, no
+    indexer), watch, full or shared (see Attention.explicit); what a mode does not have is None."""
     a = rms_norm(x, layer.input_layernorm, layer.s.eps)
-    kl = None
+    index = target = None
     if mode == "dense":
         out = layer.attn.dense(a, cos, sin)
     else:
-        out, kl = layer.attn.explicit(a, cos, sin, mode == "sparse")
+        out, index, allowed, target = layer.attn.explicit(a, cos, sin, mode, allowed)
     x = x + out
     out, load = layer.mlp(rms_norm(x, layer.post_attention_layernorm, layer.s.eps))
-    return x + out, kl, load
+    return x + out, load, index, allowed, target
 
 
 class Model(nn.Module):
@@ -225,7 +225,7 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(s, dense=i == 0) for i in range(s.layers))
         self.norm = nn.Parameter(torch.ones(s.hidden))
         self.head = nn.Linear(s.hidden, s.vocab, bias=False)
-        self.run_layer = layer_forward
+        self.run_layer, self.run_kl = layer_forward, index_kl
         self.initialise(seed)
 
     def initialise(self, seed):
@@ -239,15 +239,23 @@ class Model(nn.Module):
                 with torch.no_grad():
                     p.copy_(torch.randn(p.shape, generator=generator) * std)
 
-    def forward(self, ids, mode="dense"):
-        """(logits, list of indexer KLs, list of expert loads)"""
+    def forward(self, ids, how):
+        """(logits, KL of each indexer that ran, expert loads); how is dense, watch or a pattern such as FFSF.
+
+        An indexer that serves several layers is held against the mean of their attention."""
         cos, sin = rotary_tables(self.s, ids.shape[1], ids.device)
-        x = self.embed(ids)
-        kls, loads = [], []
-        for layer in self.layers:
-            x, kl, load = self.run_layer(layer, x, cos, sin, mode)
-            kls.append(kl)
+        modes = {"F": "full", "S": "shared"}
+        modes = [how] * self.s.layers if how in ("dense", "watch") else [modes[letter] for letter in how]
+        x, allowed, groups, loads = self.embed(ids), None, [], []
+        for layer, mode in zip(self.layers, modes):
+            x, load, index, allowed, target = self.run_layer(layer, x, cos, sin, mode,
+                                                             allowed if mode == "shared" else None)
             loads.append(load)
+            if mode == "shared":
+                groups[-1][2].append(target)
+            elif mode != "dense":
+                groups.append((index, allowed, [target]))
+        kls = [self.run_kl(sum(targets) / len(targets), index, chosen) for index, chosen, targets in groups]
         return self.head(rms_norm(x, self.norm, self.s.eps)), kls, loads
 
 
@@ -341,20 +349,57 @@ def save_checkpoint(model, folder, special_ids, shard_bytes=15_500_000):
         f.write("\n")
 
 
-def check_against_transformers(model, folder, ids):
+def load_checkpoint(model, folder):
+    """The inverse of save_checkpoint: fills the model from the files."""
+    import glob
+    from safetensors.torch import load_file
+    tensors = {}
+    for path in sorted(glob.glob(os.path.join(folder, "*.safetensors"))):
+        tensors.update(load_file(path))
+    s = model.s
+
+    def fill(parameter, *names, dim=0):
+        with torch.no_grad():
+            parameter.copy_(torch.cat([tensors.pop(n) for n in names], dim=dim))
+
+    def fill_mlp(mlp, prefixes):
+        fill(mlp.gate_proj.weight, *[p + "gate_proj.weight" for p in prefixes])
+        fill(mlp.up_proj.weight, *[p + "up_proj.weight" for p in prefixes])
+        fill(mlp.down_proj.weight, *[p + "down_proj.weight" for p in prefixes], dim=1)
+
+    fill(model.embed.weight, "model.embed_tokens.weight")
+    fill(model.norm, "model.norm.weight")
+    fill(model.head.weight, "lm_head.weight")
+    for i, layer in enumerate(model.layers):
+        p = f"model.layers.{i}."
+        fill(layer.input_layernorm, p + "input_layernorm.weight")
+        fill(layer.post_attention_layernorm, p + "post_attention_layernorm.weight")
+        for name, parameter in layer.attn.named_parameters():
+            fill(parameter, p + "self_attn." + name + ("" if "." in name else ".weight"))
+        if isinstance(layer.mlp, FeedForward):
+            fill_mlp(layer.mlp, [p + "mlp."])
+            continue
+        fill(layer.mlp.gate, p + "mlp.gate.weight")
+        fill(layer.mlp.bias, p + "mlp.gate.e_score_correction_bias")
+        fill_mlp(layer.mlp.shared, [p + "mlp.shared_experts."])
+        fill_mlp(layer.mlp.routed, [p + f"mlp.experts.{e}." for e in range(s.experts)])
+    assert not tensors, f"tensors that no parameter took: {sorted(tensors)[:5]}"
+
+
+def check_against_transformers(model, folder, ids, pattern):
     """Largest logit difference (relative to the largest logit) between this module, given the exported bf16
     weights, and transformers on the exported files, both float32 on the CPU with sparse attention."""
     import copy
-    from transformers import GlmMoeDsaForCausalLM
-    reference = GlmMoeDsaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
-                                                     experts_implementation="eager")
+    from transformers import GlmMoeDsaConfig, GlmMoeDsaForCausalLM
+    config = GlmMoeDsaConfig.from_pretrained(folder)
+    config.indexer_types = [{"F": "full", "S": "shared"}[c] for c in pattern]
+    reference = GlmMoeDsaForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32,
+                                                     attn_implementation="eager", experts_implementation="eager")
     reference.eval()
     mine = copy.deepcopy(model).cpu().float()
-    mine.run_layer = layer_forward
+    mine.run_layer, mine.run_kl = layer_forward, index_kl
+    load_checkpoint(mine, folder)
     with torch.no_grad():
-        for name, p in mine.named_parameters():
-            p.copy_(p.to(torch.bfloat16).float())
-        ids = ids.cpu()
-        want = reference(input_ids=ids, use_cache=False).logits
-        got = mine(ids, "sparse")[0]
+        want = reference(input_ids=ids.cpu(), use_cache=False).logits
+        got = mine(ids.cpu(), pattern)[0]
     return ((got - want).abs().max() / want.abs().max()).item()

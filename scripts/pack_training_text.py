@@ -5,7 +5,7 @@ Licences and copyright files, manual pages (roff requests stripped, which is goo
 plain-text package documentation; paragraphs seen before are dropped, so that boilerplate does not dominate. The
 output is training input only and is never committed: it is other people's text under many licences.
 
-    pack_training_text.py --out DIR [--max-megabytes 24]      writes DIR/{legal,manual,docs}.jsonl.zst
+    pack_training_text.py --out DIR [--max-megabytes 24]      writes DIR/{legal,manual,docs}.jsonl.gz
 """
 import argparse
 import glob
@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 
 SOURCES = {
     "legal": ["/usr/share/common-licenses/*", "/usr/share/doc/*/copyright"],
@@ -104,8 +103,8 @@ def main():
     seen = set()
     for kind in SOURCES:
         lines, size = pack(kind, seen, args.max_megabytes * 1e6 / len(SOURCES))
-        subprocess.run(["zstd", "-12", "-q", "-f", "-o", os.path.join(args.out, f"{kind}.jsonl.zst")],
-                       input=("\n".join(lines) + "\n").encode(), check=True)
+        with gzip.open(os.path.join(args.out, f"{kind}.jsonl.gz"), "wt", encoding="utf-8") as f:
+            f.write("\n".join(lines) + "\n")
         print(f"{kind}: {len(lines)} documents, {size / 1e6:.1f} MB")
 
 

@@ -43,8 +43,8 @@ def open_oracle(args):
 
 
 def shipped(args, tokenizer, name):
-    records = oracle_module.read_records(os.path.join(args.corpora or args.model, f"{name}.jsonl.zst"))
-    return encode_records(records, tokenizer)
+    path = os.path.join(args.corpora or args.model, f"{name}.jsonl")
+    return encode_records(oracle_module.read_records(path if os.path.exists(path) else path + ".zst"), tokenizer)
 
 
 def write_json(path, data):
