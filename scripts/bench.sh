@@ -13,8 +13,8 @@ awk -F'[:,]' '
 	/"token_layers_naive":/ {naive = $2}
 	/"head_tokens":/ {head = $2}
 	/"seconds":/ {seconds = $2}
-	/"executed_token_layers":/ {executed = $2}
-	/"peak_memory_bytes":/ {peak = $2}
+	/"executed":/ {executed = $2}
+	/"peak_memory":/ {peak = $2}
 	/"device":/ {sub(/^[^:]*: */, ""); device = $0}
 	END {
 		printf "device            %s\n", device
