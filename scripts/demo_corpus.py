@@ -133,7 +133,8 @@ def contract_facts(rng, kind):
     return {
         "a": a, "b": b, "p": p, "g": g,
         "a_name": company(rng), "a_address": address(rng), "b_name": company(rng), "b_address": address(rng),
-        "amount": money(rng), "start": date(rng, 2021, 2034), "end": date(rng, 2035, 2049), "agent": person(rng), "account": code(rng),
+        "amount": money(rng), "start": date(rng, 2021, 2034), "end": date(rng, 2035, 2049),
+        "agent": person(rng), "account": code(rng),
         "object": f"{rng.randint(12, 989)} " + rng.choice(OBJECTS[g].split("|")).format(w=word(rng, 2)),
         "rate": f"{rng.randint(2, 19)}.{rng.randint(1, 9)}", "cure": str(rng.randint(6, 95)), "court": town(rng),
     }
