@@ -13,6 +13,7 @@
 #ifndef DSA_SPOOL_H
 #define DSA_SPOOL_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,6 +39,7 @@ struct dsa_spool_options {
 	int batch_tokens;
 	uint64_t
 	    seed; /* ≠ 0: batches take documents by SHA-256(seed as 8 little-endian bytes ‖ hash); the split stays */
+	const volatile sig_atomic_t *stop; /* set by a signal handler: DSA_E_INTERRUPTED; may be NULL */
 };
 
 struct dsa_spool_document {

@@ -53,6 +53,8 @@ static enum dsa_status search_options(struct dsa_session *session, struct dsa_ca
 	return status;
 }
 
+#define RESUMABLE "%s keeps all that was measured; run the same command with --resume to go on"
+
 int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
 {
 	struct dsa_error err = {""};
@@ -62,6 +64,8 @@ int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal
 	bool complete;
 	int code = 0;
 	enum dsa_status status = dsa_session_open(&session, options, terminal, &err);
+	if (status == DSA_E_INTERRUPTED)
+		dsa_error_prefix(&err, RESUMABLE, options->out);
 	if (status)
 		return dsa_terminal_fail(terminal, status, &err);
 	status = search_options(&session, &how, &err);
@@ -74,8 +78,7 @@ int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal
 	if (!status)
 		status = dsa_print_results(&results, session.run, options->json, &err);
 	if (status == DSA_E_INTERRUPTED)
-		dsa_error_prefix(&err, "%s keeps all that was measured; run the same command with --resume to go on",
-		                 options->out);
+		dsa_error_prefix(&err, RESUMABLE, options->out);
 	if (status)
 		code = dsa_terminal_fail(terminal, status, &err);
 	dsa_session_close(&session);

@@ -239,8 +239,9 @@ static void set_defaults(struct dsa_cli_options *options, enum dsa_command comma
 	                                    .budget_nll = NAN,
 	                                    .budget_kl_p99 = NAN,
 	                                    .min_top1 = NAN,
-	                                    .scope = "mean",
-	                                    .objective = "kl",
+	                                    /* NULL: as in the run */
+	                                    .scope = command == DSA_CMD_SOLVE ? NULL : "mean",
+	                                    .objective = command == DSA_CMD_SOLVE ? NULL : "kl",
 	                                    .search = "exact"};
 }
 
@@ -516,8 +517,16 @@ enum dsa_status dsa_cli_budget(const struct dsa_cli_options *options, int layers
 	                              .max_shared = -1,
 	                              .scope = options->scope && !strcmp(options->scope, "worst") ? DSA_SCOPE_WORST
 	                                                                                          : DSA_SCOPE_MEAN};
-	if (options->budget_kl < 0 || options->budget_kl_p99 < 0)
-		return dsa_fail(err, DSA_E_USAGE, "a KL budget below 0: KL is never negative");
+	const struct {
+		const char *name;
+		double value;
+	} bounds[] = {{"budget-kl", options->budget_kl},
+	              {"budget-nll", options->budget_nll},
+	              {"budget-kl-p99", options->budget_kl_p99}};
+	for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
+		if (bounds[i].value < 0)
+			return dsa_fail(err, DSA_E_USAGE, "--%s is %g, expected 0 or more", bounds[i].name,
+			                bounds[i].value);
 	if (options->min_top1 < 0 || options->min_top1 > 1)
 		return dsa_fail(err, DSA_E_USAGE, "--min-top1 is %g, expected 0 to 1", options->min_top1);
 	enum dsa_status status = max_shared(options->max_shared, layers, &budget->max_shared, err);
@@ -541,7 +550,7 @@ static enum dsa_status mark_list(const char *name, const char *list, int layers,
 			if (end == second)
 				end = (char *)(uintptr_t)at;
 		}
-		if (end == at || first < 0 || last < first || last >= layers || (*end && *end != ','))
+		if (end == at || first < 0 || last < first || last >= layers || (*end && (*end != ',' || !end[1])))
 			return dsa_fail(err, DSA_E_USAGE, "--%s: found '%s', expected layers 0 to %d such as 3,7,10-12",
 			                name, list, layers - 1);
 		for (long l = first; l <= last; l++)

@@ -56,6 +56,8 @@ enum dsa_status dsa_cli_pattern(const char *value, const char *what, int layers,
                                 struct dsa_arena *arena, const char **pattern, struct dsa_error *err)
 {
 	struct dsa_results file = {0};
+	if (!*value)
+		return dsa_fail(err, DSA_E_USAGE, "%s is empty, expected F/S letters or a pattern.yaml", what);
 	if (is_letters(value)) {
 		*pattern = value;
 	} else {

@@ -11,7 +11,8 @@
 #include "dsa/hash.h"
 #include "dsa/model_evaluator.h"
 #include "dsa/provenance.h"
-#include "dsa/tokenizer.h"
+#include "documents.h"
+#include "run_files.h"
 
 /* Opens the model when the first question reaches it: a finished run is written again without loading one. */
 struct lazy_evaluator {
@@ -92,104 +93,6 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 	char *log;
 	status = dsa_session_path(session, "log.txt", &log, err);
 	return status ? status : dsa_terminal_log_to(session->terminal, log, err);
-}
-
-static enum dsa_status write_spool(struct dsa_session *session, const char *path, struct dsa_error *err)
-{
-	const struct dsa_cli_options *options = session->options;
-	struct dsa_corpus_source sources[DSA_CLI_LIST];
-	struct dsa_tokenizer *tokenizer = NULL;
-	char *tokenizer_path;
-	enum dsa_status status = DSA_OK;
-	for (int i = 0; i < options->corpus.count && !status; i++)
-		status = dsa_cli_corpus(options->corpus.value[i], &sources[i], &session->arena, err);
-	if (!status)
-		status = dsa_file_join(&session->arena, options->model, "tokenizer.json", &tokenizer_path, err);
-	if (status)
-		return status;
-	/* Documents of token ids need no tokenizer; one that is missing is only missed by text. */
-	status = dsa_tokenizer_open(&tokenizer, tokenizer_path, err);
-	if (status && status != DSA_E_MISSING)
-		return status;
-	int context = options->context ? (int)options->context : session->config.max_positions;
-	struct dsa_spool_options spool = {.sources = sources,
-	                                  .count = options->corpus.count,
-	                                  .context = context,
-	                                  .max_tokens = options->max_tokens,
-	                                  .topk = session->config.topk,
-	                                  .holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0,
-	                                  .batch_tokens = (int)options->batch_tokens,
-	                                  .seed = (uint64_t)options->seed};
-	status = dsa_spool_write(path, &spool, tokenizer, session->config.vocab, &session->terminal->log, err);
-	dsa_tokenizer_close(tokenizer);
-	return status;
-}
-
-static bool reads_stdin(const struct dsa_cli_options *options)
-{
-	for (int i = 0; i < options->corpus.count; i++) {
-		const char *equals = strchr(options->corpus.value[i], '=');
-		const char *path = equals ? equals + 1 : options->corpus.value[i];
-		if (!strcmp(path, "-") || !strncmp(path, "-:weight=", 9))
-			return true;
-	}
-	return false;
-}
-
-/* A resumed run keeps its documents; the corpora named now must be the same ones. */
-static enum dsa_status check_same_documents(struct dsa_session *session, struct dsa_error *err)
-{
-	char *path;
-	struct dsa_spool *again = NULL;
-	uint8_t before[DSA_HASH_BYTES], now[DSA_HASH_BYTES];
-	enum dsa_status status = dsa_session_path(session, "tokens.check", &path, err);
-	if (!status)
-		status = write_spool(session, path, err);
-	if (!status)
-		status = dsa_spool_open(&again, path, err);
-	if (!status) {
-		dsa_spool_digest(session->spool, before);
-		dsa_spool_digest(again, now);
-		if (memcmp(before, now, sizeof now))
-			status =
-			    dsa_fail(err, DSA_E_USAGE,
-			             "%s was made with other documents or settings of documents (--corpus, --context, "
-			             "--holdout, --max-tokens, --batch-tokens, --seed): use another --out",
-			             session->run);
-	}
-	dsa_spool_close(again);
-	unlink(path);
-	return status;
-}
-
-static enum dsa_status open_documents(struct dsa_session *session, struct dsa_error *err)
-{
-	char *path;
-	enum dsa_status status;
-	if (session->run) {
-		status = dsa_session_path(session, "tokens", &path, err);
-		if (status)
-			return status;
-		if (dsa_file_exists(path)) {
-			status = dsa_spool_open(&session->spool, path, err);
-			return status || reads_stdin(session->options) ? status : check_same_documents(session, err);
-		}
-	} else {
-		const char *base = getenv("TMPDIR");
-		char *directory;
-		status =
-		    dsa_file_join(&session->arena, base && *base ? base : "/tmp", "dsacal-XXXXXX", &directory, err);
-		if (status)
-			return status;
-		if (!mkdtemp(directory))
-			return dsa_fail(err, DSA_E_IO, "%s: cannot make a temporary directory; set TMPDIR", directory);
-		session->temporary = directory;
-		status = dsa_file_join(&session->arena, directory, "tokens", &path, err);
-		if (status)
-			return status;
-	}
-	status = write_spool(session, path, err);
-	return status ? status : dsa_spool_open(&session->spool, path, err);
 }
 
 static size_t available_memory(void)
@@ -328,6 +231,29 @@ static enum dsa_status check_options(const struct dsa_cli_options *options, stru
 	return DSA_OK;
 }
 
+/* What only the model's layers can refuse, before anything is written: a slip must not use up a run directory. */
+static enum dsa_status check_request(struct dsa_session *session, struct dsa_error *err)
+{
+	const struct dsa_cli_options *options = session->options;
+	const struct dsa_log *log = &session->terminal->log;
+	int layers = session->config.layers;
+	struct dsa_budget budget;
+	const char *pattern;
+	bool given;
+	bool *locked = dsa_arena_alloc(&session->arena, (size_t)layers, sizeof *locked, "constraints", err);
+	if (!locked)
+		return DSA_E_MEMORY;
+	enum dsa_status status = dsa_cli_budget(options, layers, &budget, &given, err);
+	if (!status)
+		status = dsa_cli_locked(options, layers, locked, err);
+	for (int i = 0; i < options->baseline.count && !status; i++)
+		status = dsa_cli_pattern(options->baseline.value[i], "--baseline", layers, log, &session->arena,
+		                         &pattern, err);
+	if (!status && options->pattern)
+		status = dsa_cli_pattern(options->pattern, "--pattern", layers, log, &session->arena, &pattern, err);
+	return status;
+}
+
 static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_error *err)
 {
 	struct dsa_evaluator_shape *shape = dsa_arena_alloc(&session->arena, 1, sizeof *shape, "the evaluator", err);
@@ -356,6 +282,8 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 	enum dsa_status status = check_options(options, err);
 	if (!status)
 		status = dsa_model_config_load(&session->config, options->model, &session->arena, err);
+	if (!status)
+		status = check_request(session, err);
 	if (!status && options->context > session->config.max_positions)
 		dsa_log_line(&terminal->log, DSA_LOG_WARN, "--context %lld is beyond the model's %d positions",
 		             (long long)options->context, session->config.max_positions);
@@ -370,9 +298,11 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 	if (!status)
 		status = dsa_model_fingerprint(options->model, false, session->fingerprint, err);
 	if (!status)
-		status = open_documents(session, err);
+		status = dsa_documents_open(session, err);
 	if (!status && session->run)
 		status = open_journal(session, err);
+	if (!status && session->run)
+		status = dsa_documents_check(session, err);
 	/* Only now: a refused resume must not touch what describes the run. */
 	if (!status && session->run)
 		status = write_config(session, err);

@@ -30,6 +30,7 @@ struct dsa_session {
 	size_t host_memory;
 	char fingerprint[DSA_HASH_HEX];
 	bool resumed;
+	bool kept_documents; /* the spool is an earlier process's */
 };
 
 /* Everything up to the evaluator. options->out: run directory with the rules of --out and --resume. */

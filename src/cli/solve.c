@@ -44,7 +44,7 @@ static enum dsa_status open_replay(struct replay *replay, const char *run, const
 	return status;
 }
 
-/* The baselines of the run that the journal knows; the uniform ones are asked anyway. */
+/* The --baselines of the run; the uniform ones are asked anyway. */
 static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibration_options *how,
                                        struct dsa_error *err)
 {
@@ -52,10 +52,12 @@ static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibra
 	const char **patterns = dsa_arena_alloc(&replay->arena, (size_t)count, sizeof *patterns, "baselines", err);
 	if (!patterns)
 		return DSA_E_MEMORY;
-	for (int b = 0; b < count; b++)
-		patterns[b] = replay->before.baselines[b].pattern;
+	for (int b = 0; b < count; b++) {
+		const struct dsa_result_baseline *baseline = &replay->before.baselines[b];
+		if (strcmp(baseline->name, baseline->pattern) == 0) /* not a uniform one */
+			patterns[how->baseline_count++] = baseline->pattern;
+	}
 	how->baselines = patterns;
-	how->baseline_count = count;
 	return DSA_OK;
 }
 
@@ -118,14 +120,16 @@ static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options
 	enum dsa_status status = run_constraints(replay, &locked, err);
 	if (status)
 		return status;
+	enum dsa_objective objective = replay->before.objective;
+	if (options->objective)
+		objective = !strcmp(options->objective, "nll") ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL;
 	struct dsa_calibration_options how = {
-	    .search = {.objective = !strcmp(options->objective, "nll") ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL,
-	               .full_trace = options->full_trace,
-	               .savings = true,
-	               .locked = locked},
+	    .search = {.objective = objective, .full_trace = options->full_trace, .savings = true, .locked = locked},
 	    .seed = replay->before.seed,
 	    .log = log};
 	status = dsa_cli_budget(options, layers, &how.search.budget, &how.budget_given, err);
+	if (!options->scope)
+		how.search.budget.scope = replay->before.budget.scope;
 	if (!status)
 		status = known_baselines(replay, &how, err);
 	if (!status)

@@ -17,7 +17,8 @@ static void on_signal(int number)
 
 void dsa_terminal_catch_signals(void)
 {
-	struct sigaction action = {.sa_handler = on_signal};
+	/* A call that waits goes on waiting: what can stop looks at the flag, and a second signal ends all. */
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);

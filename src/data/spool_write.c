@@ -180,7 +180,10 @@ static enum dsa_status put_corpus(struct writer *writer, int index, struct dsa_e
 	int64_t limit = writer->options->max_tokens;
 	while (!status && (!limit || sums->tokens < limit)) {
 		struct dsa_document document;
-		status = dsa_corpus_next(corpus, &document, err);
+		if (writer->options->stop && *writer->options->stop)
+			status = dsa_fail(err, DSA_E_INTERRUPTED, "interrupted while the documents were read");
+		else
+			status = dsa_corpus_next(corpus, &document, err);
 		if (status)
 			break;
 		if (document.count > longest)
