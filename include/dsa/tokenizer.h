@@ -38,7 +38,7 @@ void dsa_tokenizer_close(struct dsa_tokenizer *tokenizer);
  * False). Added tokens in the text are matched either way. After an error the ids are as before. */
 DSA_CHECKED enum dsa_status dsa_tokenizer_encode(const struct dsa_tokenizer *tokenizer, const char *text, size_t bytes,
                                                  bool with_special, struct dsa_ids *ids, struct dsa_error *err);
-/* Largest id + 1. */
+/* Largest id + 1, among the vocabulary, the added tokens and the template. */
 int32_t dsa_tokenizer_size(const struct dsa_tokenizer *tokenizer);
 
 #endif

@@ -1,5 +1,6 @@
 #include "tokenizer_private.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +32,11 @@ static enum dsa_status read_entry(struct entry *entry, const json_t *object, con
 	if (!json_is_object(object))
 		return dsa_fail(err, DSA_E_INPUT, "%s is %s, expected an object", where, dsa_json_type(object));
 	enum dsa_status status = dsa_json_text(object, where, "content", NULL, &entry->raw, err);
-	if (!status && !entry->raw)
-		status = dsa_fail(err, DSA_E_INPUT, "%s: content is missing", where);
-	if (!status)
-		status = dsa_json_int(object, where, "id", 0, ID_LIMIT - 1, -1, &id, err);
+	if (status)
+		return status;
+	if (!entry->raw)
+		return dsa_fail(err, DSA_E_INPUT, "%s: content is missing", where);
+	status = dsa_json_int(object, where, "id", 0, ID_LIMIT - 1, -1, &id, err);
 	if (!status && id < 0)
 		status = dsa_fail(err, DSA_E_INPUT, "%s: id is missing", where);
 	if (!status)
@@ -78,6 +80,7 @@ static enum dsa_status assign_ids(struct entry *entries, size_t *count, const js
 		status = read_entry(entry, json_array_get(list, i), where, err);
 		if (status)
 			break;
+		assert(entry->raw);
 		if (!*entry->raw)
 			continue;
 		const json_t *known = json_object_get(seen, entry->raw);

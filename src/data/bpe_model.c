@@ -26,7 +26,7 @@ static enum dsa_status refuse_options(const json_t *model, const char *place, bo
 	static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
 	double dropout;
 	enum dsa_status status = dsa_json_text(model, place, "type", "BPE", &type, err);
-	if (!status && strcmp(type, "BPE"))
+	if (!status && strcmp(type, "BPE") != 0)
 		return dsa_fail(err, DSA_E_INPUT, "%s: the model is %s; only byte-level BPE is supported", place, type);
 	if (!status)
 		status = dsa_json_bool(model, place, "ignore_merges", false, ignore_merges, err);

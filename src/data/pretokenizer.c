@@ -52,7 +52,7 @@ static enum dsa_status read_split(struct dsa_pretokenizer *pre, const json_t *va
 	if (status)
 		return status;
 	while ((size_t)stage.behaviour < sizeof behaviours / sizeof *behaviours &&
-	       strcmp(behaviours[stage.behaviour], behaviour))
+	       strcmp(behaviours[stage.behaviour], behaviour) != 0)
 		stage.behaviour++;
 	if ((size_t)stage.behaviour == sizeof behaviours / sizeof *behaviours)
 		return dsa_fail(err, DSA_E_INPUT,
@@ -74,7 +74,7 @@ static enum dsa_status read_split(struct dsa_pretokenizer *pre, const json_t *va
 static enum dsa_status read_byte_level(struct dsa_pretokenizer *pre, const json_t *value, const char *place,
                                        struct dsa_error *err)
 {
-	bool prefix, use_regex;
+	bool prefix = false, use_regex = true;
 	enum dsa_status status = read_flag(value, place, "add_prefix_space", &prefix, err);
 	if (!status)
 		status = dsa_json_bool(value, place, "use_regex", true, &use_regex, err);
@@ -90,7 +90,7 @@ static enum dsa_status read_byte_level(struct dsa_pretokenizer *pre, const json_
 static enum dsa_status read_digits(struct dsa_pretokenizer *pre, const json_t *value, const char *place,
                                    struct dsa_error *err)
 {
-	bool individual;
+	bool individual = false;
 	enum dsa_status status = read_flag(value, place, "individual_digits", &individual, err);
 	struct dsa_stage stage = {.unmasked = true};
 	if (status)

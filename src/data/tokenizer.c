@@ -128,7 +128,8 @@ void dsa_tokenizer_close(struct dsa_tokenizer *tokenizer)
 int32_t dsa_tokenizer_size(const struct dsa_tokenizer *tokenizer)
 {
 	int32_t size = tokenizer->bpe.size;
-	return tokenizer->added.size > size ? tokenizer->added.size : size;
+	size = tokenizer->added.size > size ? tokenizer->added.size : size;
+	return tokenizer->template_size > size ? tokenizer->template_size : size;
 }
 
 /* ---- Encode ---- */

@@ -23,7 +23,7 @@ static enum dsa_status type_of(const json_t *value, const char *place, const cha
 static enum dsa_status read_normalizer(struct dsa_tokenizer *tokenizer, const json_t *value, const char *place,
                                        struct dsa_error *err)
 {
-	const char *type;
+	const char *type = "";
 	if (absent(value))
 		return DSA_OK;
 	enum dsa_status status = type_of(value, place, &type, err);
@@ -33,7 +33,7 @@ static enum dsa_status read_normalizer(struct dsa_tokenizer *tokenizer, const js
 		tokenizer->nfc = true;
 		return DSA_OK;
 	}
-	if (strcmp(type, "Sequence"))
+	if (strcmp(type, "Sequence") != 0)
 		return dsa_fail(err, DSA_E_INPUT, "%s: type is %s; supported are none, NFC and Sequence", place, type);
 	const json_t *list = json_object_get(value, "normalizers");
 	if (!json_is_array(list))
@@ -92,7 +92,7 @@ static enum dsa_status read_template(struct dsa_tokenizer *tokenizer, const json
 			                               place, err);
 		} else {
 			const char *id = json_string_value(json_object_get(sequence, "id"));
-			if (seen || !id || strcmp(id, "A"))
+			if (seen || !id || strcmp(id, "A") != 0)
 				return dsa_fail(err, DSA_E_INPUT,
 				                "%s: single[%zu] is neither a SpecialToken nor the one Sequence A",
 				                place, i);
@@ -101,6 +101,12 @@ static enum dsa_status read_template(struct dsa_tokenizer *tokenizer, const json
 		if (status)
 			return status;
 	}
+	for (size_t i = 0; i < tokenizer->before_count; i++)
+		if (tokenizer->before[i] >= tokenizer->template_size)
+			tokenizer->template_size = tokenizer->before[i] + 1;
+	for (size_t i = 0; i < tokenizer->after_count; i++)
+		if (tokenizer->after[i] >= tokenizer->template_size)
+			tokenizer->template_size = tokenizer->after[i] + 1;
 	if (!seen)
 		return dsa_fail(err, DSA_E_INPUT, "%s: single has no Sequence A, so it would drop the text", place);
 	return DSA_OK;
@@ -109,7 +115,7 @@ static enum dsa_status read_template(struct dsa_tokenizer *tokenizer, const json
 static enum dsa_status read_post_processor(struct dsa_tokenizer *tokenizer, const json_t *value, const char *place,
                                            struct dsa_error *err)
 {
-	const char *type;
+	const char *type = "";
 	if (absent(value))
 		return DSA_OK;
 	enum dsa_status status = type_of(value, place, &type, err);
@@ -119,7 +125,7 @@ static enum dsa_status read_post_processor(struct dsa_tokenizer *tokenizer, cons
 		return DSA_OK; /* offsets only */
 	if (!strcmp(type, "TemplateProcessing"))
 		return read_template(tokenizer, value, place, err);
-	if (strcmp(type, "Sequence"))
+	if (strcmp(type, "Sequence") != 0)
 		return dsa_fail(err, DSA_E_INPUT,
 		                "%s: type is %s; supported are TemplateProcessing, ByteLevel and Sequence", place,
 		                type);
@@ -139,7 +145,7 @@ static enum dsa_status refuse_sections(const json_t *root, const char *place, st
 	enum dsa_status status = dsa_json_text(root, place, "version", "1.0", &version, err);
 	if (status)
 		return status;
-	if (strcmp(version, "1.0"))
+	if (strcmp(version, "1.0") != 0)
 		return dsa_fail(err, DSA_E_INPUT, "%s: version is \"%.20s\", expected \"1.0\"", place, version);
 	if (!absent(json_object_get(root, "truncation")))
 		return dsa_fail(err, DSA_E_INPUT, "%s: truncation is set, which would cut documents; set it to null",
@@ -147,8 +153,8 @@ static enum dsa_status refuse_sections(const json_t *root, const char *place, st
 	/* Padding a lone text to the longest of its batch does nothing. */
 	const json_t *padding = json_object_get(root, "padding");
 	const char *strategy = json_string_value(json_object_get(padding, "strategy"));
-	if (!absent(padding) &&
-	    (!strategy || strcmp(strategy, "BatchLongest") || !absent(json_object_get(padding, "pad_to_multiple_of"))))
+	if (!absent(padding) && (!strategy || strcmp(strategy, "BatchLongest") != 0 ||
+	                         !absent(json_object_get(padding, "pad_to_multiple_of"))))
 		return dsa_fail(err, DSA_E_INPUT, "%s: padding is set, which would add tokens; set it to null", place);
 	return DSA_OK;
 }

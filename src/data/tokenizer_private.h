@@ -210,6 +210,7 @@ struct dsa_tokenizer {
 	struct dsa_bpe bpe;
 	int32_t *before, *after; /* the template's ids on both sides of the text */
 	size_t before_count, after_count;
+	int32_t template_size; /* largest id in the template + 1 */
 	struct dsa_token_pool *pool;
 };
 DSA_CHECKED enum dsa_status dsa_tokenizer_read(struct dsa_tokenizer *tokenizer, const json_t *root, const char *place,

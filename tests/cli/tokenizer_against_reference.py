@@ -13,6 +13,7 @@ import argparse
 import copy
 import glob
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -302,7 +303,7 @@ def lone_surrogates(candidate):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=str(ROOT / "build/dsacal"))
+    parser.add_argument("--program", default=os.environ.get("DSACAL", str(ROOT / "build/dsacal")))
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/tokenizer-reference")
     parser.add_argument("--strings", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -290,6 +290,16 @@ static void a_template_stands_around_the_text(void **state)
 	check_ids(tokenizer, "ab", 2, true, "7 8 14 2");
 	check_ids(tokenizer, "ab", 2, false, "14");
 	check_ids(tokenizer, "", 0, true, "7 8 2");
+	assert_int_equal(dsa_tokenizer_size(tokenizer), 41);
+	dsa_tokenizer_close(tokenizer);
+}
+
+static void the_size_counts_the_template(void **state)
+{
+	(void)state;
+	struct dsa_tokenizer *tokenizer = parsed(FILE_OF("\"post_processor\":" TEMPLATE(
+	    SEQUENCE("A") "," SPECIAL("x")) "," PRE("") "," MODEL_OF("", "\"a\":0,\"b\":1", "")));
+	assert_int_equal(dsa_tokenizer_size(tokenizer), 9);
 	dsa_tokenizer_close(tokenizer);
 }
 
@@ -571,6 +581,7 @@ int main(void)
 	    cmocka_unit_test(text_is_composed),
 	    cmocka_unit_test(added_tokens_are_found_as_their_flags_say),
 	    cmocka_unit_test(a_template_stands_around_the_text),
+	    cmocka_unit_test(the_size_counts_the_template),
 	    cmocka_unit_test(the_demo_tokenizer_gives_the_reference_ids),
 	    cmocka_unit_test(what_is_not_utf8_is_refused_and_leaves_the_ids_alone),
 	    cmocka_unit_test(a_pattern_that_would_run_forever_is_an_error),
