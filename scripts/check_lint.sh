@@ -3,14 +3,13 @@
 set -u
 cd "$(dirname "$0")/.."
 multiarch=$(gcc -print-multiarch)
-mapfile -t sources < <(git ls-files 'src/*/*.c')
-if printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -n 4 clang-tidy --quiet --warnings-as-errors='*' 2>/tmp/dsacal-tidy.$$ \
-	--extra-arg-before=-std=c11 --extra-arg=-D_GNU_SOURCE --extra-arg=-Iinclude --extra-arg=-fopenmp \
-	--extra-arg="-isystem/usr/include/$multiarch/blis-openmp" --; then
+export flags="-std=c11 -D_GNU_SOURCE -Iinclude -fopenmp -isystem /usr/include/$multiarch/blis-openmp"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2016
+if git ls-files 'src/*/*.c' | xargs -P "$(nproc)" -n 4 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$@" -- $flags' lint >"$log" 2>&1; then
 	echo "lint: ok"
-	rm -f /tmp/dsacal-tidy.$$
 else
-	cat /tmp/dsacal-tidy.$$
-	rm -f /tmp/dsacal-tidy.$$
+	grep -vE '^[0-9]+ warnings? (generated|treated)|^Suppressed|^Use -header-filter' "$log"
 	exit 1
 fi

@@ -122,7 +122,7 @@ static bool order_scores(int32_t *keys, int64_t count, int32_t *least, int32_t *
 		lanes x = lanes_load((const float *)(keys + s));
 		lanes_int i = (lanes_int)x;
 		i ^= (i >> 31) & 0x7fffffff;
-		bad |= x != x;
+		bad |= x != x; /* NaN; NOLINT(misc-redundant-expression) */
 		low = lanes_select_int(i < low, i, low);
 		high = lanes_select_int(i > high, i, high);
 		lanes_store_int(keys + s, i);

@@ -1,5 +1,6 @@
 #include "dsa/model_evaluator.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,6 +154,7 @@ static void allow(struct model_evaluator *me, struct kept *kept)
 	if (!kept->allowed || kept->hidden)
 		return;
 	int count = me->shape.batch[me->batch].count;
+	assert(me->scored > 0); /* documents without a scored token are in no batch */
 	kept->hidden = malloc(hidden_bytes(me, me->scored));
 	if (kept->hidden && !dsa_prefix_open(&kept->prefix, me->model, me->documents, count, NULL))
 		return;

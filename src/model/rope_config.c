@@ -158,8 +158,8 @@ void dsa_rope_tables(const struct dsa_model_config *config, int context, float *
 	for (int t = 0; t < context; t++) {
 		for (int i = 0; i < half; i++) {
 			float angle = (float)config->inv_freq[i] * (float)t;
-			cosine[(int64_t)t * half + i] = (float)cos(angle) * scale;
-			sine[(int64_t)t * half + i] = (float)sin(angle) * scale;
+			cosine[(int64_t)t * half + i] = (float)cos((double)angle) * scale;
+			sine[(int64_t)t * half + i] = (float)sin((double)angle) * scale;
 		}
 	}
 }
