@@ -117,8 +117,12 @@ static enum dsa_status read_entry(struct dsa_stored *tensor, const json_t *entry
 	return DSA_OK;
 }
 
-static enum dsa_status check_overlap(struct dsa_stored *tensors, size_t count, const char *path, struct dsa_error *err)
+/* No two overlap and no byte belongs to none, as the format demands: what is left over is another file's or a torn one.
+ */
+static enum dsa_status check_cover(struct dsa_stored *tensors, size_t count, uint64_t data_bytes, const char *path,
+                                   struct dsa_error *err)
 {
+	uint64_t taken = 0;
 	qsort(tensors, count, sizeof *tensors, by_data);
 	const struct dsa_stored *before = NULL; /* the last one that takes any bytes */
 	for (size_t i = 0; i < count; i++) {
@@ -127,7 +131,13 @@ static enum dsa_status check_overlap(struct dsa_stored *tensors, size_t count, c
 			                tensors[i].name);
 		if (tensors[i].bytes)
 			before = &tensors[i];
+		taken += tensors[i].bytes;
 	}
+	if (taken != data_bytes)
+		return dsa_fail(err, DSA_E_INPUT,
+		                "%s: its tensors take %" PRIu64 " of %" PRIu64
+		                " bytes of data, expected all; the file is damaged, fetch it again",
+		                path, taken, data_bytes);
 	return DSA_OK;
 }
 
@@ -179,7 +189,7 @@ static enum dsa_status read_shard(struct dsa_checkpoint *cp, int number, struct 
 			goto cleanup;
 		cp->count++;
 	}
-	status = check_overlap(cp->tensors + first, cp->count - first, path, err);
+	status = check_cover(cp->tensors + first, cp->count - first, data_bytes, path, err);
 cleanup:
 	json_decref(root);
 	return status;

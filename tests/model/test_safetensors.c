@@ -89,10 +89,13 @@ static void tensors_are_found_by_name_dtype_and_shape(void **state)
 	              "\"p\":{\"dtype\":\"F16\",\"shape\":[1,2,1],\"data_offsets\":[21,25]},"
 	              "\"q\":{\"dtype\":\"F8_E4M3\",\"shape\":[2,2],\"data_offsets\":[25,29]},"
 	              "\"i\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[32,40]},"
+	              "\"x\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[8,9]},"
+	              "\"y\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[29,32]},"
+	              "\"z\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[40,41]},"
 	              "\"none\":{\"dtype\":\"F32\",\"shape\":[0,5],\"data_offsets\":[3,3]}}   ",
 	              41);
 	assert_int_equal(dsa_checkpoint_open(&checkpoint, dir, &error), DSA_OK);
-	assert_int_equal(dsa_checkpoint_count(checkpoint), 6);
+	assert_int_equal(dsa_checkpoint_count(checkpoint), 9);
 	assert_string_equal(dsa_checkpoint_at(checkpoint, 0)->name, "a");
 	assert_null(dsa_checkpoint_find(checkpoint, "c"));
 	assert_null(dsa_checkpoint_find(checkpoint, "__metadata__"));
@@ -172,6 +175,9 @@ static void hostile_headers_are_refused(void **state)
 	                      "\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]},"
 	                      "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[7,11]}}",
 	                      16, "a and b overlap");
+	assert_header_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+	                      "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9,17]}}",
+	                      17, "take 16 of 17 bytes");
 }
 
 static void shards_are_opened_through_their_index(void **state)
