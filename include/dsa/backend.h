@@ -216,4 +216,8 @@ void dsa_backend_close(struct dsa_backend *be);
 DSA_CHECKED enum dsa_status dsa_cpu_open(struct dsa_backend **out, const struct dsa_backend_options *options,
                                          struct dsa_error *err);
 
+/* Is the calling thread inside a matrix product of the CPU's library? BLIS can only abort() when it finds no memory for
+ * its buffers; a handler of SIGABRT tells that end from a programming mistake by this. Async-signal-safe. */
+bool dsa_backend_in_product(void);
+
 #endif

@@ -112,6 +112,11 @@ enum dsa_status dsa_cpu_open(struct dsa_backend **out, const struct dsa_backend_
 	if (!cpu)
 		return DSA_E_MEMORY;
 	cpu->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
+	enum dsa_status status = cpu_start_threads(cpu->threads, err);
+	if (status) {
+		free(cpu);
+		return status;
+	}
 	cpu->base = (struct dsa_backend){.ops = &cpu_ops, .act = DSA_F32, .weight = DSA_F32, .log = options->log};
 	snprintf(cpu->base.name, sizeof cpu->base.name, "cpu: %d thread%s, BLIS %s", cpu->threads,
 	         cpu->threads == 1 ? "" : "s", bli_info_get_version_str());

@@ -64,6 +64,8 @@ struct cpu_carve cpu_scratch(struct dsa_cpu *cpu, size_t bytes);
 /* Records a fault unless one is waiting already. */
 void cpu_fault_record(struct dsa_cpu *cpu, enum dsa_status code, const char *fmt, ...) DSA_PRINTF(3, 4);
 
+/* Starts the threads of all parallel regions to come, or says why not. */
+enum dsa_status cpu_start_threads(int threads, struct dsa_error *err);
 /* out (m, n) = x (m, k) · w (k, n), += if accumulate, on the calling thread. Element (i, j) of w at i·w_row + j·w_col.
  */
 void cpu_product(float *out, int64_t out_stride, const float *x, int64_t x_stride, const float *w, int64_t w_row,

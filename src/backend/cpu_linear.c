@@ -2,9 +2,18 @@
 #include "cpu.h"
 
 #include <omp.h>
+#include <signal.h>
 #include <string.h>
 
 #include <blis.h>
+
+/* What a signal handler reads of the thread that the signal stopped. */
+static _Thread_local volatile sig_atomic_t in_blis;
+
+bool dsa_backend_in_product(void)
+{
+	return in_blis;
+}
 
 void cpu_product(float *out, int64_t out_stride, const float *x, int64_t x_stride, const float *w, int64_t w_row,
                  int64_t w_col, int64_t m, int n, int k, bool accumulate)
@@ -17,8 +26,10 @@ void cpu_product(float *out, int64_t out_stride, const float *x, int64_t x_strid
 	/* The small-matrix path gives other bits below some number of rows. */
 	bli_rntm_disable_l3_sup(&runtime);
 	float one = 1, beta = accumulate ? 1 : 0;
+	in_blis = 1;
 	bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, m, n, k, &one, (float *)x, x_stride, 1, (float *)w, w_row,
 	             w_col, &beta, out, out_stride, 1, NULL, &runtime);
+	in_blis = 0;
 }
 
 /* Fills the rows with the bias, or adds it, before a product is added to them. */

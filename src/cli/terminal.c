@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dsa/backend.h"
+
 static volatile sig_atomic_t stop_flag;
 
 static void on_signal(int number)
@@ -15,6 +17,19 @@ static void on_signal(int number)
 	stop_flag = 1;
 }
 
+/* BLIS aborts when it finds no memory: what can be made of it is an orderly end. The journal is whole at any moment. */
+static void on_abort(int number)
+{
+	static const char text[] =
+	    "dsacal: no memory for the buffers of a matrix product; lower --threads or --host-memory, or free some\n";
+	if (dsa_backend_in_product()) {
+		ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
+		(void)written;
+		_exit(dsa_status_exit(DSA_E_MEMORY));
+	}
+	signal(number, SIG_DFL); /* abort() raises it again */
+}
+
 void dsa_terminal_catch_signals(void)
 {
 	/* A call that waits goes on waiting: what can stop looks at the flag, and a second signal ends all. */
@@ -22,6 +37,9 @@ void dsa_terminal_catch_signals(void)
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	struct sigaction aborted = {.sa_handler = on_abort};
+	sigemptyset(&aborted.sa_mask);
+	sigaction(SIGABRT, &aborted, NULL);
 	/* A closed pipe and a full disk are errors of the write, with a message. */
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	sigemptyset(&ignore.sa_mask);
