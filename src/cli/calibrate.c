@@ -79,8 +79,10 @@ int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal
 		status = dsa_print_results(&results, session.run, options->json, &err);
 	if (status == DSA_E_INTERRUPTED)
 		dsa_error_prefix(&err, RESUMABLE, options->out);
-	if (status)
+	if (status) {
 		code = dsa_terminal_fail(terminal, status, &err);
+		dsa_session_forget_start(&session, status);
+	}
 	dsa_session_close(&session);
 	return code;
 }

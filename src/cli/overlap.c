@@ -77,8 +77,10 @@ int dsa_cmd_overlap(const struct dsa_cli_options *options, struct dsa_terminal *
 		status = dsa_session_describe(&session, &results, &err);
 	if (!status)
 		status = write_files(&session, &results, options->json, &err);
-	if (status)
+	if (status) {
 		code = dsa_terminal_fail(terminal, status, &err);
+		dsa_session_forget_start(&session, status);
+	}
 	dsa_session_close(&session);
 	return code;
 }

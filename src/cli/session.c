@@ -308,9 +308,25 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 		status = write_config(session, err);
 	if (!status)
 		status = open_evaluator(session, err);
-	if (status)
+	if (status) {
+		dsa_session_forget_start(session, status);
 		dsa_session_close(session);
+	}
 	return status;
+}
+
+void dsa_session_forget_start(struct dsa_session *session, enum dsa_status status)
+{
+	static const char *const made[] = {"journal", "tokens", "config.yaml"};
+	bool refused =
+	    status == DSA_E_USAGE || status == DSA_E_INPUT || status == DSA_E_NUMERIC || status == DSA_E_MISSING;
+	if (!refused || session->resumed || !session->journal)
+		return;
+	for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+		char *path;
+		if (!dsa_session_path(session, made[i], &path, NULL))
+			unlink(path);
+	}
 }
 
 void dsa_session_close(struct dsa_session *session)

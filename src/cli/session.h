@@ -36,6 +36,10 @@ struct dsa_session {
 /* Everything up to the evaluator. options->out: run directory with the rules of --out and --resume. */
 DSA_CHECKED enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
                                              struct dsa_terminal *terminal, struct dsa_error *err);
+/* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused (damaged
+ * weights, a budget under the noise floor) would be refused again by --resume, and its journal would refuse the cure;
+ * so it leaves only the log, and --out serves again. What earlier processes measured is never touched. */
+void dsa_session_forget_start(struct dsa_session *session, enum dsa_status status);
 void dsa_session_close(struct dsa_session *session);
 /* Names, corpora, model dimensions and provenance of results; strings from results' arena or the session's. */
 DSA_CHECKED enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results,
