@@ -256,6 +256,7 @@ static void hundreds_of_records_are_found_again(void **state)
 	for (int pass = 0; pass < 2; pass++) {
 		for (int i = 0; i < MANY; i++) {
 			struct dsa_doc_stats stats = {.document = i};
+			stats.at[0].tokens = 1;
 			stats.at[0].kl = i * 0.1;
 			struct dsa_record_key key = {.kind = DSA_RECORD_PATTERN,
 			                             .batch = i % 7,
