@@ -393,7 +393,7 @@ def test_few_documents_are_not_held_out():
     equal(found["heldout"], None, "heldout")
     equal(found["corpora"]["docs"]["corpus"]["documents_calibration"], 4, "documents")
     equal([b["heldout_kl"] for b in found["best"]], [None] * len(found["best"]), "best's held-out figures")
-    for share, expected in (("50%", 3), ("0.1", 1), ("90%", 4)):
+    for share, expected in (("50%", 3), ("20%", 1), ("0.1", 1), ("90%", 4)):
         found = results(calibrate("--max-shared", 0, "--holdout", share, documents_from=corpus(5)))
         equal(found["corpora"]["docs"]["corpus"]["documents_heldout"], expected, f"--holdout {share}")
 
