@@ -5,7 +5,7 @@
  * The header names everything that figures depend on (struct dsa_journal_field); a journal made under other
  * settings is refused, naming the field that differs.
  *
- * dsa_journal_evaluator() stands in front of another evaluator (or of none: solve, verify --from) and answers from the
+ * dsa_journal_evaluator() stands in front of another evaluator (or of none: solve) and answers from the
  * records; what it had to ask for it appends and syncs before it is handed on. */
 #ifndef DSA_JOURNAL_H
 #define DSA_JOURNAL_H

@@ -1,8 +1,8 @@
 /* json.h: jansson with the guards that hostile files need, and field access that explains itself.
  *
  * Parsing rejects duplicate keys, NUL in keys, nesting past DSA_JSON_DEPTH and text past the caller's limit.
- * A struct dsa_json is a borrowed value plus the name of the place it came from, so that every error names file and
- * field. The root owner calls dsa_json_close(). */
+ * Values are jansson's; whoever parsed a root calls json_decref() on it. `place` names the file or line in every error.
+ */
 #ifndef DSA_JSON_H
 #define DSA_JSON_H
 

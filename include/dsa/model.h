@@ -50,7 +50,7 @@ DSA_CHECKED enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer
 void dsa_model_release(struct dsa_model *model, int layer);
 /* Bytes the weights take on a backend with this weight dtype; pure. */
 uint64_t dsa_model_weight_bytes(const struct dsa_model_config *config, enum dsa_dtype weight);
-/* Fingerprint without loading (inspect, verify). full: every byte instead of sampled blocks. */
+/* Fingerprint without loading (inspect, journals). full: every byte instead of sampled blocks. */
 DSA_CHECKED enum dsa_status dsa_model_fingerprint(const char *model_dir, bool full, char out[65],
                                                   struct dsa_error *err);
 

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "commands.h"
@@ -22,6 +23,10 @@ static enum dsa_status evaluate(struct dsa_session *session, struct dsa_results 
 		status = dsa_calibration_evaluate(results, session->evaluator, pattern, &session->arena, err);
 	if (!status)
 		status = dsa_session_describe(session, results, err);
+	/* Never measured here, so it must not read as 0. */
+	results->noise_floor = NAN;
+	for (int c = 0; c < results->corpus_count && !status; c++)
+		results->corpora[c].noise_floor = NAN;
 	if (!status)
 		*broken = given ? dsa_calibration_gate(results, &results->budget) : DSA_BOUND_NONE;
 	return status;

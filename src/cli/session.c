@@ -425,7 +425,7 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 	results->fingerprint = session->fingerprint;
 	results->context = options->context ? (int)options->context : config->max_positions;
 	results->seed = (uint64_t)options->seed;
-	results->holdout = options->holdout;
+	results->holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0;
 	results->hidden = config->hidden;
 	results->heads = config->heads;
 	results->index_heads = config->index_heads;

@@ -9,14 +9,14 @@ closer than that; after such a swap the two chains are compared by evaluating Py
   test_demo.py --long    also each corpus alone (make check-long)
 """
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
+from harness import DSACAL
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = os.environ.get("DSACAL", str(ROOT / "build/dsacal"))
 DEMO = ROOT / "calib_data/demo"
 GOLDEN = ROOT / "tests/golden/demo"
 CORPORA = {"legal": ["legal"], "rag": ["rag"], "both": ["legal", "rag"]}
@@ -38,7 +38,7 @@ def near(a, b, relative=0.01, absolute=1e-4):
 
 
 def run(*words):
-    done = subprocess.run([PROGRAM, *map(str, words), "--quiet"], capture_output=True, text=True)
+    done = subprocess.run([DSACAL, *map(str, words), "--quiet"], capture_output=True, text=True)
     if done.returncode:
         print(done.stderr)
         raise SystemExit(f"dsacal {words[0]} ended with {done.returncode}")
