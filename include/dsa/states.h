@@ -6,9 +6,9 @@
  * at their own flip, a committed winner whose trajectory becomes the base, and a candidate that repeats its last
  * trajectory up to the committed flip.
  *
- * Worth keeping is what a candidate of the next step can start from: prefixes of the base with at most one letter
- * changed. The pool is bounded; a pure plan spreads what fits evenly over the layers. What is not kept is run again:
- * same bits. */
+ * Worth keeping is what a candidate of this step or the next can start from: prefixes of the base with at most one
+ * letter changed, in front of layers that can still be flipped. The pool is bounded: where not all fit, the layers that
+ * are likely to be flipped next come first. What is not kept is run again: same bits. */
 #ifndef DSA_STATES_H
 #define DSA_STATES_H
 
@@ -25,10 +25,13 @@ struct dsa_states;
 DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, int layers, int batches, const size_t *image_bytes,
                                             size_t limit, struct dsa_error *err);
 void dsa_states_close(struct dsa_states *states);
-/* Keep every how-many-th layer of the base's path and of a candidate's; 0 = nothing. What open() planned. */
-void dsa_states_strides(const struct dsa_states *states, int *base, int *candidate);
-/* A new base pattern: entries that no candidate of it can start from are dropped. */
-DSA_CHECKED enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, struct dsa_error *err);
+/* A new base pattern: entries that no candidate of it can start from are dropped. likely: the layers that may be
+ * flipped next, most likely first, as far as known (count 0: nothing is known). Only costs follow from it, never bits.
+ */
+DSA_CHECKED enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, const int *likely, int count,
+                                              struct dsa_error *err);
+/* What the last rebase planned to keep: states in front of how many layers of the base's path and of a candidate's. */
+void dsa_states_plan(const struct dsa_states *states, int *base, int *candidate);
 /* The kept state of `batch` with the longest prefix of pattern: *layer letters long, NULL and 0 if none. */
 const void *dsa_states_find(const struct dsa_states *states, int batch, const char *pattern, int *layer);
 /* Room for the state of pattern[0..layer) if it is worth keeping, not there yet and fits; else NULL. The caller fills

@@ -40,6 +40,10 @@ struct model_evaluator {
 	int *scored_of;                      /* (largest count) scored rows of each document */
 	int32_t *target_host;                /* (largest scored) */
 	int64_t scored;
+	/* Σ KL of each layer's flip of the base in hand, < 0 unknown: foretells what is flipped next. */
+	char *base;        /* (layers + 1) */
+	double *flip_cost; /* (layers) */
+	int *likely;       /* (layers) */
 	/* On the device, for the largest batch: */
 	int64_t most_scored;
 	int together;
@@ -236,6 +240,52 @@ cleanup:
 	return status;
 }
 
+/* Remembers what the flip of one layer of the base costs. */
+static void note_cost(struct model_evaluator *me, const char *pattern, const struct dsa_row_figures *figures)
+{
+	int flip = -1;
+	for (int l = 0; l < me->shape.layers; l++) {
+		if (pattern[l] == me->base[l])
+			continue;
+		if (flip >= 0)
+			return;
+		flip = l;
+	}
+	if (flip < 0)
+		return;
+	double sum = me->flip_cost[flip] < 0 ? 0 : me->flip_cost[flip];
+	for (int64_t i = 0; i < me->scored; i++)
+		sum += figures[i].kl;
+	me->flip_cost[flip] = sum;
+}
+
+/* A new base: what its last candidates cost tells which are likely to be next. The order only decides what is kept. */
+static enum dsa_status rebase(struct model_evaluator *me, const char *base, struct dsa_error *err)
+{
+	int count = 0;
+	if (!strcmp(me->base, base))
+		return DSA_OK;
+	for (int l = 1; l < me->shape.layers; l++) {
+		if (base[l] != 'F' || me->flip_cost[l] < 0)
+			continue;
+		int at = count++;
+		for (; at > 0 && me->flip_cost[me->likely[at - 1]] > me->flip_cost[l]; at--)
+			me->likely[at] = me->likely[at - 1];
+		me->likely[at] = l;
+	}
+	enum dsa_status status = dsa_states_rebase(me->states, base, me->likely, count, err);
+	if (status)
+		return status;
+	memcpy(me->base, base, (size_t)me->shape.layers + 1);
+	for (int l = 0; l < me->shape.layers; l++)
+		me->flip_cost[l] = -1;
+	int on_base, of_candidates;
+	dsa_states_plan(me->states, &on_base, &of_candidates);
+	dsa_log_line(me->log, DSA_LOG_DEBUG, "base %s: states kept in front of %d layers of it, %d of its candidates",
+	             base, on_base, of_candidates);
+	return DSA_OK;
+}
+
 static bool asked_to_stop(const struct model_evaluator *me)
 {
 	return me->stop && *me->stop;
@@ -270,8 +320,11 @@ static enum dsa_status evaluate_some(struct model_evaluator *me, const struct ds
 	if (!status)
 		status = me->be->ops->compare(me->be, me->figures, hidden_tensor(me, me->base_hidden, me->scored),
 		                              candidates, count, me->model->head, me->target, err);
-	for (int i = 0; i < count && !status; i++)
+	for (int i = 0; i < count && !status; i++) {
+		if (!ask->seed)
+			note_cost(me, ask->patterns[first + i], me->figures + i * me->scored);
 		status = report(me, first + i, me->figures + i * me->scored, executed[i], sink, err);
+	}
 	return status;
 }
 
@@ -281,7 +334,7 @@ static enum dsa_status evaluate(struct dsa_evaluator *self, const struct dsa_ask
 	struct model_evaluator *me = (struct model_evaluator *)self;
 	enum dsa_status status = take_batch(me, ask->batch, err);
 	if (!status)
-		status = dsa_states_rebase(me->states, ask->base, err);
+		status = rebase(me, ask->base, err);
 	for (int first = 0; first < ask->count && !status; first += me->together) {
 		int count = ask->count - first < me->together ? ask->count - first : me->together;
 		status = asked_to_stop(me) ? interrupted(err) : evaluate_some(me, ask, first, count, sink, err);
@@ -367,7 +420,7 @@ static enum dsa_status overlap(struct dsa_evaluator *self, int batch, const stru
 		return interrupted(err);
 	enum dsa_status status = take_batch(me, batch, err);
 	if (!status)
-		status = dsa_states_rebase(me->states, me->shape.reference, err);
+		status = rebase(me, me->shape.reference, err);
 	if (status)
 		goto cleanup;
 	int32_t **selections = dsa_arena_alloc(&scratch, (size_t)layers, sizeof *selections, "selections", err);
@@ -443,7 +496,7 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 	size_t *image = dsa_arena_alloc(&me->arena, (size_t)me->shape.batches, sizeof *image, "a plan", err);
 	if (!image)
 		return DSA_E_MEMORY;
-	size_t granted = 0;
+	size_t granted = 0, state = 0;
 	for (int b = 0; b < me->shape.batches && !me->naive; b++) {
 		const struct dsa_evaluator_batch *batch = &me->shape.batch[b];
 		for (int d = 0; d < batch->count; d++)
@@ -456,17 +509,15 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 		me->kept[b].allowed = true;
 		if (batch->split == DSA_CALIBRATION)
 			image[b] = dsa_state_bytes(config, me->documents, batch->count);
+		state += image[b];
 	}
 	enum dsa_status status = dsa_states_open(&me->states, me->shape.layers, me->shape.batches, image,
 	                                         me->naive ? 0 : limit - granted, err);
 	if (status)
 		return status;
-	int base, candidate;
-	dsa_states_strides(me->states, &base, &candidate);
 	dsa_log_line(me->log, DSA_LOG_INFO,
-	             "state pool: %.0f MiB for prefixes and reference, %.0f MiB for states: every layer / %d of the "
-	             "base, / %d of candidates (0 = none)",
-	             (double)granted / 1048576.0, (double)(limit - granted) / 1048576.0, base, candidate);
+	             "state pool: %.0f MiB for prefixes and reference, %.0f MiB for states of %.1f MiB per layer",
+	             (double)granted / 1048576.0, (double)(limit - granted) / 1048576.0, (double)state / 1048576.0);
 	return DSA_OK;
 }
 
@@ -487,6 +538,13 @@ static enum dsa_status take_memory(struct model_evaluator *me, struct dsa_error 
 	me->positions = dsa_arena_alloc(&me->arena, scored, sizeof *me->positions, "scored positions", err);
 	me->figures = dsa_arena_alloc(&me->arena, scored * (size_t)me->together, sizeof *me->figures, "figures", err);
 	me->kept = dsa_arena_alloc(&me->arena, (size_t)me->shape.batches, sizeof *me->kept, "batches", err);
+	me->base = dsa_arena_alloc(&me->arena, (size_t)me->shape.layers + 1, 1, "the base", err);
+	me->flip_cost = dsa_arena_alloc(&me->arena, (size_t)me->shape.layers, sizeof *me->flip_cost, "costs", err);
+	me->likely = dsa_arena_alloc(&me->arena, (size_t)me->shape.layers, sizeof *me->likely, "costs", err);
+	if (!me->base || !me->flip_cost || !me->likely)
+		return DSA_E_MEMORY;
+	for (int l = 0; l < me->shape.layers; l++)
+		me->flip_cost[l] = -1;
 	if (!me->documents || !me->scored_of || !me->position || !me->row || !me->target_host || !me->positions ||
 	    !me->figures || !me->kept)
 		return DSA_E_MEMORY;

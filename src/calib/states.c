@@ -15,52 +15,13 @@ struct entry {
 struct dsa_states {
 	int layers, batches;
 	size_t *image_bytes;    /* (batches) */
+	size_t all_images;      /* Σ image_bytes: a state in front of one layer, of every batch */
 	struct entry **entries; /* (batches) */
 	size_t limit, held;
-	int base_stride, candidate_stride;
-	char *base; /* (layers + 1); empty before the first rebase */
+	char *base;           /* (layers + 1); empty before the first rebase */
+	bool *keep_base;      /* (layers) keep the base's state in front of this layer */
+	bool *keep_candidate; /* (layers) and a candidate's */
 };
-
-/* Layers 1 … layers - 1 hold a state worth keeping: at layer 0 it is the embedding, behind the last one nothing starts.
- */
-static size_t kept_layers(int first, int layers, int stride)
-{
-	size_t count = 0;
-	for (int m = first; m < layers; m++)
-		count += m % stride == 0;
-	return count;
-}
-
-/* The smallest stride whose states fit into room; 0 if none does. copies(stride) counts images per batch. */
-static int base_stride(int layers, size_t all_images, size_t room)
-{
-	for (int stride = 1; stride < layers; stride++) {
-		size_t images = kept_layers(1, layers, stride);
-		if (all_images <= SIZE_MAX / images && all_images * images <= room)
-			return stride;
-	}
-	return 0;
-}
-
-static size_t candidate_images(int layers, int stride)
-{
-	size_t images = 0;
-	for (int flip = 1; flip < layers; flip++)
-		images += kept_layers(flip + 1, layers, stride);
-	return images;
-}
-
-static int candidate_stride(int layers, size_t all_images, size_t room)
-{
-	for (int stride = 1; stride < layers; stride++) {
-		size_t images = candidate_images(layers, stride);
-		if (!images)
-			break;
-		if (all_images <= SIZE_MAX / images && all_images * images <= room)
-			return stride;
-	}
-	return 0;
-}
 
 static void drop(struct dsa_states *states, int batch, struct entry **link)
 {
@@ -84,21 +45,16 @@ enum dsa_status dsa_states_open(struct dsa_states **out, int layers, int batches
 	states->image_bytes = dsa_alloc((size_t)batches, sizeof *states->image_bytes, "the state pool", err);
 	states->entries = dsa_alloc((size_t)batches, sizeof(struct entry *), "the state pool", err);
 	states->base = dsa_alloc((size_t)layers + 1, 1, "the state pool", err);
-	if (!states->image_bytes || !states->entries || !states->base) {
+	states->keep_base = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
+	states->keep_candidate = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
+	if (!states->image_bytes || !states->entries || !states->base || !states->keep_base ||
+	    !states->keep_candidate) {
 		dsa_states_close(states);
 		return DSA_E_MEMORY;
 	}
-	size_t all = 0;
 	for (int b = 0; b < batches; b++) {
 		states->image_bytes[b] = image_bytes[b];
-		all += image_bytes[b];
-	}
-	states->base_stride = base_stride(layers, all, limit);
-	if (states->base_stride) {
-		size_t base_bytes = all * kept_layers(1, layers, states->base_stride);
-		/* A sparse base path is better completed before candidates keep anything of their own. */
-		if (states->base_stride == 1)
-			states->candidate_stride = candidate_stride(layers, all, limit - base_bytes);
+		states->all_images += image_bytes[b];
 	}
 	*out = states;
 	return DSA_OK;
@@ -114,13 +70,18 @@ void dsa_states_close(struct dsa_states *states)
 	free(states->entries);
 	free(states->image_bytes);
 	free(states->base);
+	free(states->keep_base);
+	free(states->keep_candidate);
 	free(states);
 }
 
-void dsa_states_strides(const struct dsa_states *states, int *base, int *candidate)
+void dsa_states_plan(const struct dsa_states *states, int *base, int *candidate)
 {
-	*base = states->base_stride;
-	*candidate = states->candidate_stride;
+	*base = *candidate = 0;
+	for (int m = 0; m < states->layers; m++) {
+		*base += states->keep_base[m];
+		*candidate += states->keep_candidate[m];
+	}
 }
 
 /* Letters of prefix that differ from the base. */
@@ -132,7 +93,79 @@ static int changed(const struct dsa_states *states, const char *prefix, int laye
 	return count;
 }
 
-enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, struct dsa_error *err)
+/* Layers in front of which a candidate of the base may start: those that can still become S. */
+static bool is_start(const struct dsa_states *states, int layer)
+{
+	return layer > 0 && states->base[layer] == 'F';
+}
+
+/* Marks every nth start layer, the last ones first: the further back a state lies, the more it saves. */
+static int mark_every(const struct dsa_states *states, bool *keep, int n)
+{
+	int marked = 0, seen = 0;
+	for (int m = states->layers - 1; m > 0; m--) {
+		keep[m] = is_start(states, m) && seen++ % n == 0;
+		marked += keep[m];
+	}
+	return marked;
+}
+
+/* States of candidates that marked layers mean: one for every start layer before each of them. */
+static size_t candidate_states(const struct dsa_states *states, const bool *keep)
+{
+	size_t count = 0;
+	for (int m = 1; m < states->layers; m++)
+		for (int l = 1; keep[m] && l < m; l++)
+			count += is_start(states, l);
+	return count;
+}
+
+static bool fits(const struct dsa_states *states, size_t count, size_t room)
+{
+	return count == 0 || states->all_images <= room / count;
+}
+
+/* The most likely layers, as many as room allows; where nothing is known, evenly spread ones. */
+static void mark_candidates(struct dsa_states *states, size_t room, const int *likely, int count)
+{
+	memset(states->keep_candidate, 0, (size_t)states->layers * sizeof(bool));
+	for (int i = 0; i < count; i++) {
+		if (!is_start(states, likely[i]))
+			continue;
+		states->keep_candidate[likely[i]] = true;
+		if (!fits(states, candidate_states(states, states->keep_candidate), room)) {
+			states->keep_candidate[likely[i]] = false;
+			return;
+		}
+	}
+	for (int n = 1; count == 0 && n < states->layers; n++) {
+		mark_every(states, states->keep_candidate, n);
+		if (fits(states, candidate_states(states, states->keep_candidate), room))
+			return;
+		memset(states->keep_candidate, 0, (size_t)states->layers * sizeof(bool));
+	}
+}
+
+static void plan(struct dsa_states *states, const int *likely, int count)
+{
+	int marked = 0;
+	memset(states->keep_base, 0, (size_t)states->layers * sizeof(bool));
+	memset(states->keep_candidate, 0, (size_t)states->layers * sizeof(bool));
+	for (int n = 1; n < states->layers; n++) {
+		marked = mark_every(states, states->keep_base, n);
+		if (fits(states, (size_t)marked, states->limit)) {
+			/* A sparse base path is better completed before candidates keep anything of their own. */
+			if (n == 1)
+				mark_candidates(states, states->limit - (size_t)marked * states->all_images, likely,
+				                count);
+			return;
+		}
+	}
+	memset(states->keep_base, 0, (size_t)states->layers * sizeof(bool));
+}
+
+enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, const int *likely, int count,
+                                  struct dsa_error *err)
 {
 	if (strlen(base) != (size_t)states->layers)
 		return dsa_fail(err, DSA_E_USAGE, "a base pattern of %zu letters for %d layers", strlen(base),
@@ -149,6 +182,7 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, s
 				link = &(*link)->next;
 		}
 	}
+	plan(states, likely, count);
 	return DSA_OK;
 }
 
@@ -162,18 +196,31 @@ const void *dsa_states_find(const struct dsa_states *states, int batch, const ch
 	return best ? best->image : NULL;
 }
 
-/* Room for the base's path may be taken from candidates: theirs is only a shortcut, its is what every candidate needs.
- */
-static bool make_room(struct dsa_states *states, int batch)
+/* How little an entry would be missed: 0 not at all (its layer is not to be kept, it only serves candidates that have
+ * not had their turn), 1 it is a shortcut of a candidate, 2 every candidate needs it. */
+static int worth(const struct dsa_states *states, const struct entry *entry)
+{
+	bool on_base = changed(states, entry->prefix, entry->layer) == 0;
+	if (on_base)
+		return states->keep_base[entry->layer] ? 2 : 0;
+	return states->keep_candidate[entry->layer] ? 1 : 0;
+}
+
+/* Drops entries worth less than `value`, least first and of this batch first (its candidates had their turn), until one
+ * more state of the batch fits. */
+static bool make_room(struct dsa_states *states, int batch, int value)
 {
 	size_t bytes = states->image_bytes[batch];
-	for (int b = 0; b < states->batches; b++) {
-		struct entry **link = &states->entries[b];
-		while (*link && states->held + bytes > states->limit) {
-			if (changed(states, (*link)->prefix, (*link)->layer) > 0)
-				drop(states, b, link);
-			else
-				link = &(*link)->next;
+	for (int least = 0; least < value; least++) {
+		for (int i = 0; i < states->batches && states->held + bytes > states->limit; i++) {
+			int b = (batch + i) % states->batches;
+			struct entry **link = &states->entries[b];
+			while (*link && states->held + bytes > states->limit) {
+				if (worth(states, *link) <= least)
+					drop(states, b, link);
+				else
+					link = &(*link)->next;
+			}
 		}
 	}
 	return states->held + bytes <= states->limit;
@@ -185,13 +232,12 @@ void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern,
 	if (!bytes || !states->base[0] || layer < 1 || layer >= states->layers)
 		return NULL;
 	int away = changed(states, pattern, layer);
-	int stride = away == 0 ? states->base_stride : away == 1 ? states->candidate_stride : 0;
-	if (!stride || layer % stride)
+	if (away > 1 || !(away ? states->keep_candidate : states->keep_base)[layer])
 		return NULL;
 	for (const struct entry *entry = states->entries[batch]; entry; entry = entry->next)
 		if (entry->layer == layer && !memcmp(entry->prefix, pattern, (size_t)layer))
 			return NULL;
-	if (states->held + bytes > states->limit && (away > 0 || !make_room(states, batch)))
+	if (!make_room(states, batch, away ? 1 : 2))
 		return NULL;
 	struct entry *entry = malloc(sizeof *entry + (size_t)layer);
 	void *image = malloc(bytes);

@@ -16,7 +16,7 @@ static struct dsa_states *open_pool(size_t limit, int batches)
 	struct dsa_states *states;
 	struct dsa_error err;
 	assert_int_equal(dsa_states_open(&states, LAYERS, batches, image, limit, &err), DSA_OK);
-	assert_int_equal(dsa_states_rebase(states, "FFFFFF", &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, "FFFFFF", NULL, 0, &err), DSA_OK);
 	return states;
 }
 
@@ -51,13 +51,13 @@ static void only_what_a_candidate_can_start_from_is_kept(void **unused)
 	assert_null(dsa_states_keep(states, 0, "FFFFFF", 0));
 	assert_null(dsa_states_keep(states, 0, "FFFFFF", LAYERS));
 	/* Layer 3 is committed: FFFSF is now the base's own path, FSF one letter away. */
-	assert_int_equal(dsa_states_rebase(states, "FFFSFF", &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, "FFFSFF", NULL, 0, &err), DSA_OK);
 	assert_non_null(dsa_states_find(states, 0, "FFFSFS", &layer));
 	assert_int_equal(layer, 5);
 	assert_non_null(dsa_states_find(states, 0, "FSFSFF", &layer));
 	assert_int_equal(layer, 3);
 	/* Layer 4 instead: FFFSF would be two letters away. */
-	assert_int_equal(dsa_states_rebase(states, "FFFFSF", &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, "FFFFSF", NULL, 0, &err), DSA_OK);
 	assert_null(dsa_states_find(states, 0, "FFFSSF", &layer));
 	assert_non_null(dsa_states_find(states, 0, "FSFFSF", &layer));
 	dsa_states_close(states);
@@ -89,20 +89,39 @@ static void plan_thins_the_base_before_it_gives_candidates_anything(void **unuse
 	static const struct {
 		size_t limit;
 		int base, candidate;
-	} expected[] = {{0, 0, 0},          /* nothing fits */
-	                {IMAGE, 3, 0},      /* layer 3 of 1 … 5 */
-	                {2 * IMAGE, 2, 0},  /* 2, 4 */
-	                {5 * IMAGE, 1, 0},  /* 1 … 5 */
-	                {15 * IMAGE, 1, 1}, /* and 4 + 3 + 2 + 1 of candidates */
-	                {1000 * IMAGE, 1, 1}};
+	} expected[] = {{0, 0, 0},         /* nothing fits */
+	                {IMAGE, 1, 0},     /* layer 5 of 1 … 5 */
+	                {2 * IMAGE, 2, 0}, /* 5, 2 */
+	                {5 * IMAGE, 5, 0}, /* 1 … 5 */
+	                {9 * IMAGE, 5, 2}, /* and 5 for candidates 1 … 4; 1, before which there is none, for nothing */
+	                {15 * IMAGE, 5, 5}, /* and 0 + 1 + 2 + 3 + 4 of candidates */
+	                {1000 * IMAGE, 5, 5}};
 	for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
 		struct dsa_states *states = open_pool(expected[i].limit, 1);
 		int base, candidate;
-		dsa_states_strides(states, &base, &candidate);
+		dsa_states_plan(states, &base, &candidate);
 		assert_int_equal(base, expected[i].base);
 		assert_int_equal(candidate, expected[i].candidate);
 		dsa_states_close(states);
 	}
+}
+
+static void likely_layers_are_kept_first(void **unused)
+{
+	(void)unused;
+	/* 5 for the base, 3 for candidates 1 … 3 in front of layer 4, 1 more: candidate 1 in front of 2. */
+	struct dsa_states *states = open_pool(9 * IMAGE, 1);
+	static const int likely[] = {4, 2, 3};
+	struct dsa_error err;
+	int base, candidate;
+	assert_int_equal(dsa_states_rebase(states, "FFFFFS", likely, 3, &err), DSA_OK);
+	dsa_states_plan(states, &base, &candidate);
+	assert_int_equal(base, 4); /* layer 5 is no candidate any more */
+	assert_int_equal(candidate, 2);
+	assert_non_null(dsa_states_keep(states, 0, "FFSFFS", 4));
+	assert_non_null(dsa_states_keep(states, 0, "FSFFFS", 2));
+	assert_null(dsa_states_keep(states, 0, "FSFFFS", 3));
+	dsa_states_close(states);
 }
 
 static void base_path_takes_room_from_candidates(void **unused)
@@ -142,6 +161,7 @@ int main(void)
 	    cmocka_unit_test(only_what_a_candidate_can_start_from_is_kept),
 	    cmocka_unit_test(pool_never_holds_more_than_its_limit),
 	    cmocka_unit_test(plan_thins_the_base_before_it_gives_candidates_anything),
+	    cmocka_unit_test(likely_layers_are_kept_first),
 	    cmocka_unit_test(base_path_takes_room_from_candidates),
 	    cmocka_unit_test(forgotten_state_is_not_found),
 	};
