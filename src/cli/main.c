@@ -84,6 +84,7 @@ int main(int argc, char **argv)
 	let_waiting_threads_sleep(argv);
 	struct dsa_cli_options options;
 	struct dsa_terminal terminal;
+	struct dsa_arena arena; /* of what a configuration file says */
 	struct dsa_error err = {""};
 	bool wants_help;
 	if (argc < 2) {
@@ -99,17 +100,20 @@ int main(int argc, char **argv)
 	int command = by_name(argv[1]);
 	if (command < 0)
 		return wrong_command(argv[1]);
+	dsa_arena_init(&arena);
 	enum dsa_status status =
-	    dsa_cli_parse(&options, (enum dsa_command)command, argc - 1, argv + 1, &wants_help, &err);
+	    dsa_cli_parse(&options, (enum dsa_command)command, argc - 1, argv + 1, &wants_help, &arena, &err);
 	dsa_terminal_init(&terminal, &options);
-	if (status)
-		return dsa_terminal_fail(&terminal, status, &err);
-	if (wants_help) {
+	int code = 0;
+	if (status) {
+		code = dsa_terminal_fail(&terminal, status, &err);
+	} else if (wants_help) {
 		dsa_cli_help(options.command);
-		return flush_results(0);
+	} else {
+		dsa_terminal_catch_signals();
+		code = run(&options, &terminal);
+		dsa_terminal_close(&terminal);
 	}
-	dsa_terminal_catch_signals();
-	int code = run(&options, &terminal);
-	dsa_terminal_close(&terminal);
+	dsa_arena_release(&arena);
 	return flush_results(code);
 }

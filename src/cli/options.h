@@ -35,6 +35,7 @@ struct dsa_cli_list {
 
 struct dsa_cli_options {
 	enum dsa_command command;
+	const char *config;
 	/* Measuring. */
 	const char *model, *out, *device, *indexer_precision;
 	struct dsa_cli_list corpus, baseline;
@@ -61,17 +62,10 @@ struct dsa_cli_command {
 };
 extern const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS];
 
-/* argv[0] is the command's name. DSA_E_USAGE with what to do. *help: --help was given. */
+/* argv[0] is the command's name. What --config names is read first, into the arena. DSA_E_USAGE with what to do. *help:
+ * --help was given. */
 DSA_CHECKED enum dsa_status dsa_cli_parse(struct dsa_cli_options *options, enum dsa_command command, int argc,
-                                          char **argv, bool *help, struct dsa_error *err);
-/* The resolved options of a command as YAML text "name: value" lines, in table order. Text from the arena. */
-DSA_CHECKED enum dsa_status dsa_cli_config_yaml(const struct dsa_cli_options *options, struct dsa_arena *arena,
-                                                const char **out, struct dsa_error *err);
-/* The options that shape figures, as the journal compares them; not where the model and documents lie, whose identity
- * is theirs. */
-struct dsa_journal_field;
-DSA_CHECKED enum dsa_status dsa_cli_config_fields(const struct dsa_cli_options *options, struct dsa_arena *arena,
-                                                  struct dsa_journal_field **fields, int *count, struct dsa_error *err);
+                                          char **argv, bool *help, struct dsa_arena *arena, struct dsa_error *err);
 /* Prints the help of a command, or of the program (DSA_CMD_HELP), on stdout. */
 void dsa_cli_help(enum dsa_command command);
 

@@ -11,6 +11,7 @@
 #include "dsa/hash.h"
 #include "dsa/model_evaluator.h"
 #include "dsa/provenance.h"
+#include "config_file.h"
 #include "documents.h"
 #include "run_files.h"
 
