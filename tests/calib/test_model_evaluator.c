@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "dsa/model_evaluator.h"
+#include "opened_evaluator.h"
 
 /* A tiny random checkpoint with real selections to lose, and a few documents of random ids. */
 static const char model_dir[] = "tests/golden/tiny/glm-all-full";
@@ -20,13 +20,6 @@ struct fixture {
 	char directory[32], corpus[64], tokens[64];
 	struct dsa_arena arena;
 	struct dsa_model_config config;
-};
-
-struct opened {
-	struct dsa_backend *backend;
-	struct dsa_model *model;
-	struct dsa_spool *spool;
-	struct dsa_evaluator *evaluator;
 };
 
 /* What a sink saw, by pattern and document. */
@@ -79,31 +72,18 @@ static int tear_down(void **state)
 static void open_all(struct opened *o, struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens,
                      const volatile sig_atomic_t *stop)
 {
-	struct dsa_error err = {""};
-	const struct dsa_corpus_source source = {.name = "ids", .path = f->corpus, .weight = 1};
-	const struct dsa_spool_options spool = {
-	    .sources = &source, .count = 1, .context = CONTEXT, .topk = f->config.topk, .batch_tokens = batch_tokens};
-	const struct dsa_model_evaluator_options options = {.host_memory = pool, .naive = naive, .stop = stop};
-	const struct dsa_backend_options device = {.device = "cpu", .threads = threads};
-	enum dsa_status status = dsa_spool_write(f->tokens, &spool, NULL, f->config.vocab, NULL, &err);
-	if (!status)
-		status = dsa_spool_open(&o->spool, f->tokens, &err);
-	if (!status)
-		status = dsa_backend_open(&o->backend, &device, &err);
-	if (!status)
-		status = dsa_model_open(&o->model, o->backend, model_dir, CONTEXT, NULL, &err);
-	if (!status)
-		status = dsa_model_evaluator_open(&o->evaluator, o->model, o->spool, f->config.native, &options, &err);
-	if (status)
-		fail_msg("%s", err.text);
-}
-
-static void close_all(struct opened *o)
-{
-	o->evaluator->close(o->evaluator);
-	dsa_model_close(o->model);
-	dsa_backend_close(o->backend);
-	dsa_spool_close(o->spool);
+	const struct opened_options options = {
+	    .model_dir = model_dir,
+	    .corpus = f->corpus,
+	    .tokens = f->tokens,
+	    .context = CONTEXT,
+	    .topk = f->config.topk,
+	    .vocab = f->config.vocab,
+	    .batch_tokens = batch_tokens,
+	    .threads = threads,
+	    .evaluator = {.host_memory = pool, .naive = naive, .stop = stop},
+	};
+	opened_open(o, &options);
 }
 
 static enum dsa_status take(void *context, int index, const struct dsa_doc_stats *stats, int count, int64_t executed,
@@ -139,14 +119,8 @@ static enum dsa_status take_overlap(void *context, const struct dsa_doc_overlap 
 static void ask(struct opened *o, struct seen *seen, const char *base, const char *const *patterns, int count,
                 uint64_t seed)
 {
-	struct dsa_error err = {""};
 	const struct dsa_sink sink = {.pattern = take, .context = seen};
-	for (int b = 0; b < o->evaluator->shape->batches; b++) {
-		const struct dsa_ask question = {
-		    .base = base, .patterns = patterns, .count = count, .batch = b, .seed = seed};
-		if (o->evaluator->evaluate(o->evaluator, &question, &sink, &err))
-			fail_msg("%s", err.text);
-	}
+	opened_ask(o, &sink, base, patterns, count, seed);
 }
 
 /* A greedy-like course: all single flips of the reference, then of a base with layer 2 flipped, then layer 1 too. */
@@ -163,7 +137,7 @@ static struct seen *run_course(struct fixture *f, size_t pool, bool naive, int t
 	open_all(&o, f, pool, naive, threads, batch_tokens, NULL);
 	for (int s = 0; s < STEPS; s++)
 		ask(&o, &seen[s], bases[s], steps[s], step_counts[s], 0);
-	close_all(&o);
+	opened_close(&o);
 	return seen;
 }
 
@@ -240,7 +214,7 @@ static void disturbed_embeddings_move_the_output_a_little(void **state)
 	double floor = seen[0].at[0][0][0].kl, flip = seen[2].at[0][0][0].kl;
 	assert_true(floor > 0);
 	assert_true(floor < flip);
-	close_all(&o);
+	opened_close(&o);
 	free(seen);
 }
 
@@ -260,7 +234,7 @@ static void a_layer_overlaps_itself_wholly(void **state)
 	assert_int_equal(seen->queries, scored);
 	assert_int_equal(seen->diagonal, scored * f->config.topk);
 	assert_true(seen->first_pair > 0 && seen->first_pair < seen->diagonal);
-	close_all(&o);
+	opened_close(&o);
 	free(seen);
 }
 
@@ -279,7 +253,7 @@ static void a_stop_is_obeyed_between_patterns(void **state)
 	stop = 0;
 	assert_int_equal(o.evaluator->evaluate(o.evaluator, &question, &sink, &err), DSA_OK);
 	assert_true(seen->patterns > 0);
-	close_all(&o);
+	opened_close(&o);
 	free(seen);
 }
 

@@ -10,6 +10,8 @@
 #include "dsa/forward.h"
 #include "dsa/safetensors.h"
 
+enum { GOLDEN_TOPK = 64 }; /* the most K of any of these models */
+
 struct golden {
 	char dir[512];
 	struct dsa_backend *be;
@@ -38,7 +40,8 @@ static inline const void *golden_data(const struct golden *g, const char *name, 
 	return stored->data;
 }
 
-static inline void golden_open(struct golden *g, const char *dir, int threads)
+/* The model of one folder and the expected tensors of another. */
+static inline void golden_open_pair(struct golden *g, const char *model_dir, const char *dir, int context, int threads)
 {
 	char path[600];
 	struct dsa_backend_options options = {.device = "cpu", .threads = threads};
@@ -46,8 +49,13 @@ static inline void golden_open(struct golden *g, const char *dir, int threads)
 	snprintf(g->dir, sizeof g->dir, "%s", dir);
 	snprintf(path, sizeof path, "%s/expected.safetensors", dir);
 	MUST(dsa_backend_open(&g->be, &options, &golden_error));
-	MUST(dsa_model_open(&g->model, g->be, dir, 256, NULL, &golden_error));
+	MUST(dsa_model_open(&g->model, g->be, model_dir, context, NULL, &golden_error));
 	MUST(dsa_checkpoint_open_file(&g->expected, path, &golden_error));
+}
+
+static inline void golden_open(struct golden *g, const char *dir, int threads)
+{
+	golden_open_pair(g, dir, dir, 256, threads);
 	g->tokens = (int)dsa_checkpoint_find(g->expected, "tokens")->shape[0];
 	g->ids = golden_data(g, "tokens", g->tokens, 1);
 }
@@ -58,6 +66,48 @@ static inline void golden_close(struct golden *g)
 	dsa_model_close(g->model);
 	dsa_backend_close(g->be);
 	*g = (struct golden){0};
+}
+
+/* A pass of up to these rows. */
+static inline struct dsa_forward *golden_forward(const struct golden *g, int64_t rows, int documents)
+{
+	struct dsa_forward *f;
+	MUST(dsa_forward_open(&f, g->model, rows, rows, documents, &golden_error));
+	return f;
+}
+
+/* Layers [from, to) of a pass under a pattern. */
+static inline void golden_layers(struct dsa_forward *f, const char *pattern, int from, int to, bool unused)
+{
+	for (int l = from; l < to; l++)
+		MUST(dsa_forward_layer(f, l, pattern[l], unused, &golden_error));
+}
+
+/* The selection in force of `rows` pass rows, (rows, K); free() it. */
+static inline int32_t *golden_selection(const struct golden *g, const struct dsa_forward *f, int64_t rows)
+{
+	size_t bytes = (size_t)rows * (size_t)g->model->config.topk * sizeof(int32_t);
+	int32_t *got = malloc(bytes);
+	assert_non_null(got);
+	MUST(g->be->ops->download(g->be, got, dsa_forward_selection(f), bytes, &golden_error));
+	return got;
+}
+
+/* Of two ascending sets of `count`: what only the first and only the second has, in extra and lacking; how many. */
+static inline int golden_set_difference(const int32_t *got, const int32_t *want, int count, int32_t *extra,
+                                        int32_t *lacking)
+{
+	int n = 0, m = 0;
+	for (int i = 0, j = 0; i < count || j < count;) {
+		if (j == count || (i < count && got[i] < want[j]))
+			extra[n++] = got[i++];
+		else if (i == count || want[j] < got[i])
+			lacking[m++] = want[j++];
+		else
+			i++, j++;
+	}
+	assert_int_equal(n, m);
+	return n;
 }
 
 /* Logits (count, V) of pass rows; free() them. */

@@ -40,19 +40,6 @@ static void begin(struct dsa_forward *f, const struct dsa_pass_document *documen
 	MUST(dsa_forward_begin(f, documents, count, whole, prefix, rows, &golden_error));
 }
 
-static void layers(struct dsa_forward *f, const char *pattern, int from, int to, bool unused)
-{
-	for (int l = from; l < to; l++)
-		MUST(dsa_forward_layer(f, l, pattern[l], unused, &golden_error));
-}
-
-static struct dsa_forward *open_forward(const struct golden *g, int64_t rows, int documents)
-{
-	struct dsa_forward *f;
-	MUST(dsa_forward_open(&f, g->model, rows, rows, documents, &golden_error));
-	return f;
-}
-
 /* Logits of a whole pass over these documents, (ΣT, V). */
 static float *whole_logits(const struct golden *g, const struct dsa_pass_document *documents, int count,
                            const char *pattern, bool unused)
@@ -60,10 +47,10 @@ static float *whole_logits(const struct golden *g, const struct dsa_pass_documen
 	int64_t rows = 0;
 	for (int d = 0; d < count; d++)
 		rows += documents[d].tokens;
-	struct dsa_forward *f = open_forward(g, rows, count);
+	struct dsa_forward *f = golden_forward(g, rows, count);
 	begin(f, documents, count, true, NULL, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
-	layers(f, pattern, 0, g->model->config.layers, unused);
+	golden_layers(f, pattern, 0, g->model->config.layers, unused);
 	float *logits = golden_all_logits(g, f, rows);
 	dsa_forward_close(f);
 	return logits;
@@ -89,27 +76,20 @@ static void compare_selection(const struct golden *g, const struct dsa_forward *
 	const int32_t *want = golden_data(g, name, T, K);
 	snprintf(name, sizeof name, "scores.%d", source);
 	const float *scores = golden_data(g, name, T, T);
-	int32_t *got = malloc((size_t)T * (size_t)K * sizeof *got);
-	assert_non_null(got);
-	MUST(g->be->ops->download(g->be, got, dsa_forward_selection(f), (size_t)T * (size_t)K * sizeof *got,
-	                          &golden_error));
+	int32_t *got = golden_selection(g, f, T), extra[GOLDEN_TOPK], lacking[GOLDEN_TOPK];
+	assert_true(K <= GOLDEN_TOPK);
 	for (int t = 0; t < T; t++) {
-		const int32_t *a = got + t * K, *b = want + t * K;
-		int i = 0, j = 0, held = 0;
+		const int32_t *a = got + t * K;
+		int held = 0;
 		float lowest = INFINITY, highest = -INFINITY; /* wrongly in, wrongly out */
-		while (i < K && a[i] >= 0) {
-			assert_true(a[i] <= t && (i == 0 || a[i] > a[i - 1]));
-			i++;
+		while (held < K && a[held] >= 0) {
+			assert_true(a[held] <= t && (held == 0 || a[held] > a[held - 1]));
+			held++;
 		}
-		held = i;
 		assert_int_equal(held, t + 1 < K ? t + 1 : K);
-		for (i = 0; i < held || j < held;) {
-			if (j == held || (i < held && a[i] < b[j]))
-				lowest = fminf(lowest, scores[t * T + a[i++]]);
-			else if (i == held || b[j] < a[i])
-				highest = fmaxf(highest, scores[t * T + b[j++]]);
-			else
-				i++, j++;
+		for (int i = golden_set_difference(a, want + t * K, held, extra, lacking); i-- > 0;) {
+			lowest = fminf(lowest, scores[t * T + extra[i]]);
+			highest = fmaxf(highest, scores[t * T + lacking[i]]);
 		}
 		if (highest - lowest > 1e-6f)
 			fail_msg("%s: layer %d position %d selects another set", g->dir, layer, t);
@@ -121,7 +101,7 @@ static void compare_native(struct golden *g)
 {
 	const struct dsa_model_config *c = &g->model->config;
 	struct dsa_pass_document document = {g->ids, g->tokens};
-	struct dsa_forward *f = open_forward(g, g->tokens, 1);
+	struct dsa_forward *f = golden_forward(g, g->tokens, 1);
 	char name[64];
 	int64_t rows;
 	int source = 0, T = g->tokens;
@@ -132,7 +112,7 @@ static void compare_native(struct golden *g)
 	assert_null(dsa_forward_selection(f));
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	for (int l = 0; l < c->layers; l++) {
-		layers(f, c->native, l, l + 1, false);
+		golden_layers(f, c->native, l, l + 1, false);
 		source = c->native[l] == 'F' ? l : source;
 		compare_selection(g, f, l, source);
 		snprintf(name, sizeof name, "hidden.%d", l);
@@ -219,14 +199,14 @@ static void compare_scored_part(struct golden *g)
 	other_pattern(g, pattern);
 	float *want = whole_logits(g, documents, MIX, pattern, false);
 	/* The prefix is made under the native pattern and serves any. */
-	struct dsa_forward *f = open_forward(g, 6 * g->tokens, MIX);
+	struct dsa_forward *f = golden_forward(g, 6 * g->tokens, MIX);
 	MUST(dsa_prefix_open(&prefix, g->model, documents, MIX, &golden_error));
 	begin(f, documents, MIX, true, prefix, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
-	layers(f, c->native, 0, c->layers, false);
+	golden_layers(f, c->native, 0, c->layers, false);
 	begin(f, documents, MIX, false, prefix, &part_rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
-	layers(f, pattern, 0, c->layers, false);
+	golden_layers(f, pattern, 0, c->layers, false);
 	float *got = golden_all_logits(g, f, part_rows);
 	int64_t whole_row = 0, part_row = 0;
 	for (int d = 0; d < MIX; d++) {
@@ -268,13 +248,13 @@ static void compare_restored(struct golden *g)
 	size_t bytes = dsa_state_bytes(c, documents, MIX);
 	char *image = malloc(bytes * (size_t)(c->layers + 1)), *again = malloc(bytes);
 	assert_true(image && again);
-	struct dsa_forward *f = open_forward(g, 6 * g->tokens, MIX);
+	struct dsa_forward *f = golden_forward(g, 6 * g->tokens, MIX);
 	MUST(dsa_prefix_open(&prefix, g->model, documents, MIX, &golden_error));
 	begin(f, documents, MIX, true, prefix, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	for (int l = 0; l < c->layers; l++) {
 		MUST(dsa_forward_save(f, image + bytes * (size_t)l, &golden_error));
-		layers(f, pattern, l, l + 1, false);
+		golden_layers(f, pattern, l, l + 1, false);
 	}
 	MUST(dsa_forward_save(f, image + bytes * (size_t)c->layers, &golden_error));
 	for (int from = 0; from < c->layers; from++) {
@@ -283,7 +263,7 @@ static void compare_restored(struct golden *g)
 		MUST(dsa_forward_restore(f, image + bytes * (size_t)from, &golden_error));
 		assert_true((dsa_forward_selection(f) != NULL) == (from > 0));
 		for (int l = from; l < c->layers; l++) {
-			layers(f, pattern, l, l + 1, false);
+			golden_layers(f, pattern, l, l + 1, false);
 			MUST(dsa_forward_save(f, again, &golden_error));
 			assert_memory_equal(again, image + bytes * (size_t)(l + 1), bytes);
 		}
@@ -388,21 +368,21 @@ static void documents_of_at_most_k_tokens_have_no_scored_rows(void **state)
 	golden_open(&g, "tests/golden/tiny/glm-all-full", 2);
 	const struct dsa_model_config *c = &g.model->config;
 	struct dsa_pass_document documents[2] = {{g.ids, c->topk}, {g.ids, 2}};
-	struct dsa_forward *f = open_forward(&g, 100, 2);
+	struct dsa_forward *f = golden_forward(&g, 100, 2);
 	MUST(dsa_prefix_open(&prefix, g.model, documents, 2, &golden_error));
 	begin(f, documents, 2, true, prefix, &rows);
 	assert_int_equal(rows, c->topk + 2);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
-	layers(f, "FSFS", 0, c->layers, false);
+	golden_layers(f, "FSFS", 0, c->layers, false);
 	MUST(dsa_forward_save(f, NULL, &golden_error));
 	begin(f, documents, 2, false, prefix, &rows);
 	assert_int_equal(rows, 0);
 	assert_int_equal(dsa_state_bytes(c, documents, 2), 0);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
-	layers(f, "FSFS", 0, 2, false);
+	golden_layers(f, "FSFS", 0, 2, false);
 	MUST(dsa_forward_save(f, NULL, &golden_error));
 	MUST(dsa_forward_restore(f, NULL, &golden_error));
-	layers(f, "FSFS", 2, c->layers, false);
+	golden_layers(f, "FSFS", 2, c->layers, false);
 	free(golden_all_logits(&g, f, 0));
 	dsa_prefix_close(prefix);
 	dsa_forward_close(f);
@@ -417,10 +397,10 @@ static void disturbed_embeddings_move_the_logits_a_little(void **state)
 	golden_open(&g, "tests/golden/tiny/glm-all-full", 2);
 	const struct dsa_model_config *c = &g.model->config;
 	struct dsa_pass_document document = {g.ids, g.tokens};
-	struct dsa_forward *f = open_forward(&g, g.tokens, 1);
+	struct dsa_forward *f = golden_forward(&g, g.tokens, 1);
 	begin(f, &document, 1, true, NULL, &rows);
 	MUST(dsa_forward_embed(f, 7, &golden_error));
-	layers(f, c->native, 0, c->layers, false);
+	golden_layers(f, c->native, 0, c->layers, false);
 	float *logits = golden_all_logits(&g, f, rows);
 	double off = golden_distance(logits, golden_data(&g, "logits", g.tokens, c->vocab), c->topk, c->vocab);
 	assert_true(off > 1e-4 && off < 0.5);
@@ -443,7 +423,7 @@ static void patterns_that_cannot_run_are_refused(void **state)
 	int64_t rows;
 	golden_open(&g, "tests/golden/tiny/glm-types-spared", 2);
 	struct dsa_pass_document document = {g.ids, g.tokens};
-	struct dsa_forward *f = open_forward(&g, g.tokens, 1);
+	struct dsa_forward *f = golden_forward(&g, g.tokens, 1);
 	begin(f, &document, 1, true, NULL, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	assert_error(dsa_forward_layer(f, 0, 'S', false, &golden_error), DSA_E_USAGE,
@@ -462,7 +442,7 @@ static void documents_that_do_not_fit_are_refused(void **state)
 	golden_open(&g, "tests/golden/tiny/glm-all-full", 2);
 	int32_t ids[300] = {0};
 	struct dsa_pass_document document = {ids, 257}, pair[2] = {{ids, 60}, {ids, 41}};
-	struct dsa_forward *f = open_forward(&g, 100, 2);
+	struct dsa_forward *f = golden_forward(&g, 100, 2);
 	assert_error(dsa_forward_begin(f, &document, 1, true, NULL, &rows, &golden_error), DSA_E_USAGE,
 	             "257 tokens, expected 1 to the context of 256");
 	assert_error(dsa_forward_begin(f, pair, 2, true, NULL, &rows, &golden_error), DSA_E_USAGE, "100 rows");
