@@ -1,7 +1,7 @@
 # dsacal: one Makefile, one program.
 #
 #   CONFIG   release | asan | debug        objects and program live in build/<configuration>/
-#   CUDA     auto | 0 | 1                  auto: with the GPU backend if nvcc is found
+#   CUDA     auto | 0 | 1                  this version has no GPU backend: auto and 0 build for the CPU, 1 says so and stops
 #   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
 #   CC       gcc | clang
 CONFIG ?= release
@@ -20,9 +20,11 @@ BLIS_DIR  := $(firstword $(wildcard /usr/include/$(MULTIARCH)/blis-openmp /usr/i
 ARCH := $(if $(filter 1,$(STATIC)),x86-64-v3,native)
 
 WARN   := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror
+# -Wno-psabi: vectors wider than the machine's are only passed to inlined functions, so no ABI is at stake.
+WARN   += -Wno-psabi
 # Products and sums round apart, as gcc does under -std=c11 and clang does not: one set of figures from both.
 CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g -march=$(ARCH) -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp $(WARN) \
-          -Iinclude -Ikernels -isystem $(BLIS_DIR) -MMD -MP $(EXTRA_CFLAGS)
+          -Iinclude -isystem $(BLIS_DIR) -MMD -MP $(EXTRA_CFLAGS)
 ifeq ($(CONFIG),asan)
 CFLAGS += -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LDFLAGS += -fsanitize=address,undefined
@@ -50,9 +52,14 @@ CLI_OBJ := $(CLI_SRC:%.c=$B/%.o)
 UNIT_SRC := $(sort $(foreach s,$(STAGES),$(wildcard tests/$(s)/test_*.c)))
 UNIT     := $(UNIT_SRC:%.c=$B/%)
 
+ifeq ($(CUDA),1)
+$(error CUDA=1: this version has no GPU backend yet; leave CUDA out to build for the CPU)
+endif
+
 .PHONY: all
 ## all: build the program, build/dsacal
 all: $B/dsacal
+	@echo "dsacal: CPU-only build$(if $(filter auto,$(CUDA)),$(if $(shell command -v nvcc), (no GPU backend in this version),: no nvcc)): $B/dsacal"
 	@ln -sfn $(patsubst build/%,%,$B)/dsacal build/dsacal
 
 $B/dsacal: $(CLI_OBJ) $B/libdsacal.a
