@@ -1,6 +1,6 @@
 # dsacal: one Makefile, one program.
 #
-#   CONFIG   release | asan | debug        objects and program live in build/<configuration>/
+#   CONFIG   release | asan | debug | valgrind      objects and program live in build/<configuration>/
 #   CUDA     auto | 0 | 1                  this version has no GPU backend: auto and 0 build for the CPU, 1 says so and stops
 #   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
 #   CC       gcc | clang
@@ -16,8 +16,8 @@ COMMIT  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo
 
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 BLIS_DIR  := $(firstword $(wildcard /usr/include/$(MULTIARCH)/blis-openmp /usr/include/$(MULTIARCH)/blis-pthread /usr/include/blis))
-# The program runs where it was built unless it is linked to travel.
-ARCH := $(if $(filter 1,$(STATIC)),x86-64-v3,native)
+# The program runs where it was built unless it is linked to travel, or run by valgrind, which knows no AVX-512.
+ARCH := $(if $(filter 1,$(STATIC))$(filter valgrind,$(CONFIG)),x86-64-v3,native)
 
 WARN   := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Werror
 # -Wno-psabi: vectors wider than the machine's are only passed to inlined functions, so no ABI is at stake.
@@ -44,6 +44,11 @@ ifneq ($(wildcard /usr/lib/$(MULTIARCH)/blis-openmp),)
 LDFLAGS += -L/usr/lib/$(MULTIARCH)/blis-openmp
 endif
 
+# Everything is remade when the compiler or a flag changes.
+FLAGS := $(CC) $(CFLAGS) $(LDFLAGS) $(LIBS)
+# Writes a line into the target if it is not what the target holds.
+stamp = @mkdir -p $(@D); echo '$(subst ','\'',$(1))' | cmp -s - $@ || echo '$(subst ','\'',$(1))' > $@
+
 STAGES  := base data backend model calib report
 LIB_SRC := $(sort $(foreach s,$(STAGES),$(wildcard src/$(s)/*.c)))
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
@@ -69,23 +74,25 @@ $B/libdsacal.a: $(LIB_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-$B/%.o: %.c
+$B/%.o: %.c $B/flags.stamp
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<
 
 # a·b + c may be one rounding: half the time of the inner loops, and the same in every loop of a build.
 $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
 
+$B/flags.stamp: FORCE
+	$(call stamp,$(FLAGS))
+
 # The version and commit are compiled into one file only, which is remade when they change.
 $B/version.stamp: FORCE
-	@mkdir -p $(@D)
-	@echo '$(VERSION) $(COMMIT)' | cmp -s - $@ || echo '$(VERSION) $(COMMIT)' > $@
+	$(call stamp,$(VERSION) $(COMMIT))
 $B/src/report/provenance.o: $B/version.stamp
 $B/src/report/provenance.o: CFLAGS += -DDSA_VERSION='"$(VERSION)"' -DDSA_COMMIT='"$(COMMIT)"'
 .PHONY: FORCE
 FORCE:
 
-$B/tests/%: tests/%.c $B/libdsacal.a
+$B/tests/%: tests/%.c $B/libdsacal.a $B/flags.stamp
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -Itests -o $@ $< $B/libdsacal.a $(LDFLAGS) $(LIBS) -lcmocka
 
@@ -118,6 +125,28 @@ test-san:
 	@$(MAKE) --no-print-directory CONFIG=asan all units
 	@DSACAL=build/asan/dsacal scripts/run_tests.sh build/asan sanitizers
 
+# What takes minutes there, and says little of memory: 200 MB streamed, long documents, whole searches.
+VALGRIND_SKIP := calib/test_model_evaluator calib/test_search data/test_corpus model/test_demo_golden model/test_demo_model
+VALGRIND_UNIT := $(filter-out $B/tests/backend/% $(VALGRIND_SKIP:%=$B/tests/%),$(UNIT))
+
+.PHONY: test-valgrind
+## test-valgrind: the unit tests but the backend's and the slowest under valgrind's memory checker
+test-valgrind:
+	@scripts/bootstrap.sh check
+	@$(MAKE) --no-print-directory CONFIG=valgrind valgrind-unit
+
+.PHONY: valgrind-unit
+valgrind-unit: $(VALGRIND_UNIT)
+	@UNIT_RUNNER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' \
+		scripts/run_unit.sh $(VALGRIND_UNIT)
+
+.PHONY: check-long
+## check-long: what is too long for every change: whole traces, the tokenizer at length, test-san, test-valgrind
+check-long:
+	@scripts/bootstrap.sh check
+	@$(MAKE) --no-print-directory all
+	@scripts/check_long.sh
+
 .PHONY: check
 ## check: formatting, layering, linter, and a build with clang
 check:
@@ -128,7 +157,7 @@ check:
 	@scripts/check_lint.sh
 
 .PHONY: bench
-## bench: tokens per second, work done against naive, and peak memory of the demo's calibration
+## bench: tokens per second, work done against naive and peak memory of the demo's calibration; MB/s of the tokenizer
 bench:
 	@scripts/bootstrap.sh build
 	@$(MAKE) --no-print-directory all

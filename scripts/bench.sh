@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the demo's calibration: tokens per second, token-layers done against naive, peak memory.
+# Measures the demo's calibration (tokens per second, token-layers done against naive, peak memory) and the tokenizer.
 set -eu
 cd "$(dirname "$0")/.."
 run=$(mktemp -d)/run
@@ -24,3 +24,18 @@ awk -F'[:,]' '
 		printf "head tokens       %.4g\n", head
 		printf "peak memory       %.0f MiB\n", peak / 1048576
 	}' "$run.json"
+# The tokenizer over this machine's licence texts; what a short text takes (reading tokenizer.json) is taken off.
+export LC_ALL=C
+texts=$(dirname "$run")/licences.txt
+find /usr/share/common-licenses /usr/share/doc -type f \( -path '*/common-licenses/*' -o -name copyright \) -print0 |
+	sort -z | xargs -0 cat 2>/dev/null | head -c 8000000 | iconv -c -f UTF-8 -t UTF-8 >"$texts" || true
+echo x >"$texts.short"
+started=$EPOCHREALTIME
+build/dsacal tokenize --model calib_data/demo "$texts.short" >/dev/null
+between=$EPOCHREALTIME
+build/dsacal tokenize --model calib_data/demo "$texts" >/dev/null
+awk -v bytes="$(stat -c %s "$texts")" -v short="$started $between" -v long="$between $EPOCHREALTIME" 'BEGIN {
+	split(short, s, " ")
+	split(long, l, " ")
+	printf "tokenizer         %.1f MB/s over %.1f MB of licence text\n", bytes / 1e6 / (l[2] - l[1] - s[2] + s[1]), bytes / 1e6
+}'

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Runs unit test programs one after another and prints one line each; exits 1 if any failed.
-# Counts in the last line come from the programs' own cmocka reports.
+# Counts in the last line come from the programs' own cmocka reports. UNIT_RUNNER: a command that runs each program.
 set -u
 passed=0 failed=0
+read -ra runner <<<"${UNIT_RUNNER:-}"
 # Waiting threads sleep: spinning ones would fight over the cores of a shared machine.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for program in "$@"; do
 	start=$(date +%s.%N)
-	CMOCKA_MESSAGE_OUTPUT=TAP "$program" >"$log" 2>&1
+	CMOCKA_MESSAGE_OUTPUT=TAP "${runner[@]}" "$program" >"$log" 2>&1
 	status=$?
 	ok=$(grep -c '^ok ' "$log")
 	bad=$(grep -c '^not ok ' "$log")

