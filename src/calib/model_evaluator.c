@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dsa/forward.h"
+#include "dsa/plan.h"
 #include "dsa/states.h"
 
 /* Candidates whose final hidden states wait together for one pass over the vocabulary: the base's logits are computed
@@ -488,36 +489,29 @@ static struct largest largest_batch(const struct dsa_evaluator_shape *shape)
 	return most;
 }
 
-/* What every pattern needs (prefix keys, reference hidden states) is granted first, batch by batch; the rest of the
- * limit is the state pool's, which serves the calibration batches. */
 static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, struct dsa_error *err)
 {
 	const struct dsa_model_config *config = &me->model->config;
-	size_t *image = dsa_arena_alloc(&me->arena, (size_t)me->shape.batches, sizeof *image, "a plan", err);
-	if (!image)
+	struct dsa_plan_memory plan = {0};
+	size_t batches = (size_t)me->shape.batches, documents = (size_t)me->shape.documents;
+	size_t *image = dsa_arena_alloc(&me->arena, batches, sizeof *image, "a plan", err);
+	bool *allowed = dsa_arena_alloc(&me->arena, batches, sizeof *allowed, "a plan", err);
+	int *tokens = dsa_arena_alloc(&me->arena, documents, sizeof *tokens, "a plan", err);
+	if (!image || !allowed || !tokens)
 		return DSA_E_MEMORY;
-	size_t granted = 0, state = 0;
-	for (int b = 0; b < me->shape.batches && !me->naive; b++) {
-		const struct dsa_evaluator_batch *batch = &me->shape.batch[b];
-		for (int d = 0; d < batch->count; d++)
-			me->documents[d].tokens = dsa_spool_document(me->spool, batch->documents[d])->tokens;
-		size_t fixed = hidden_bytes(me, batch->scored) +
-		               dsa_prefix_bytes(config, me->be->act, me->documents, batch->count);
-		if (fixed > limit - granted)
-			continue;
-		granted += fixed;
-		me->kept[b].allowed = true;
-		if (batch->split == DSA_CALIBRATION)
-			image[b] = dsa_state_bytes(config, me->documents, batch->count);
-		state += image[b];
-	}
-	enum dsa_status status = dsa_states_open(&me->states, me->shape.layers, me->shape.batches, image,
-	                                         me->naive ? 0 : limit - granted, err);
+	for (int d = 0; d < me->shape.documents; d++)
+		tokens[d] = dsa_spool_document(me->spool, d)->tokens;
+	if (!me->naive)
+		dsa_plan_memory(&plan, &me->shape, tokens, config, me->be->act, limit, me->documents, allowed, image);
+	for (int b = 0; b < me->shape.batches; b++)
+		me->kept[b].allowed = allowed[b];
+	enum dsa_status status =
+	    dsa_states_open(&me->states, me->shape.layers, me->shape.batches, image, plan.pool, err);
 	if (status)
 		return status;
 	dsa_log_line(me->log, DSA_LOG_INFO,
 	             "state pool: %.0f MiB for prefixes and reference, %.0f MiB for states of %.1f MiB per layer",
-	             (double)granted / 1048576.0, (double)(limit - granted) / 1048576.0, (double)state / 1048576.0);
+	             (double)plan.kept / 1048576.0, (double)plan.pool / 1048576.0, (double)plan.state / 1048576.0);
 	return DSA_OK;
 }
 

@@ -63,6 +63,8 @@ int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal
 	struct dsa_calibration_options how;
 	bool complete;
 	int code = 0;
+	if (options->dry_run)
+		return dsa_dry_run(options, terminal);
 	enum dsa_status status = dsa_session_open(&session, options, terminal, &err);
 	if (status == DSA_E_INTERRUPTED)
 		dsa_error_prefix(&err, RESUMABLE, options->out);

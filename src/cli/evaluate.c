@@ -44,6 +44,8 @@ int dsa_cmd_evaluate(const struct dsa_cli_options *options, struct dsa_terminal 
 		    dsa_fail(&err, DSA_E_USAGE, "evaluate needs --pattern STRING|FILE, the pattern to measure");
 		return dsa_terminal_fail(terminal, missing, &err);
 	}
+	if (options->dry_run)
+		return dsa_dry_run(options, terminal);
 	enum dsa_status status = dsa_session_open(&session, options, terminal, &err);
 	if (status)
 		return dsa_terminal_fail(terminal, status, &err);

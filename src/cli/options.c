@@ -62,6 +62,8 @@ const struct dsa_option_row dsa_option_table[] = {
      "the serving engine to write for", ON(DSA_CMD_EXPORT), false},
     {"strict", FLAG, AT(strict), NULL, "a warning is an error", ON(DSA_CMD_EXPORT), false},
     {"svg", TEXT, AT(svg), "DIR", "also write each figure as a file into DIR", ON(DSA_CMD_REPORT), false},
+    {"dry-run", FLAG, AT(dry_run), NULL, "print the plan and an estimate of the time; leave RUN alone", MEASURING,
+     false},
     {"json", FLAG, AT(json), NULL, "results on stdout as JSON", EVERY, false},
     {"quiet", FLAG, AT(quiet), NULL, "no progress, no notes; warnings and errors only", EVERY, false},
     {"verbose", FLAG, AT(verbose), NULL, "say more", EVERY, false},

@@ -51,7 +51,7 @@ struct dsa_cli_options {
 	int64_t pp;
 	/* Others. */
 	const char *pattern, *engine, *svg;
-	bool strict;
+	bool strict, dry_run;
 	bool json, quiet, verbose, no_progress;
 	const char *const *operands; /* words that are no options */
 	int operand_count;

@@ -69,6 +69,8 @@ int dsa_cmd_overlap(const struct dsa_cli_options *options, struct dsa_terminal *
 	struct dsa_session session;
 	struct dsa_results results = {0};
 	int code = 0;
+	if (options->dry_run)
+		return dsa_dry_run(options, terminal);
 	enum dsa_status status = dsa_session_open(&session, options, terminal, &err);
 	if (status)
 		return dsa_terminal_fail(terminal, status, &err);

@@ -119,7 +119,12 @@ static int longest_document(const struct dsa_spool *spool)
 	return longest;
 }
 
-static enum dsa_status load_model(struct dsa_session *session, struct dsa_error *err)
+size_t dsa_session_pool_limit(const struct dsa_session *session)
+{
+	return session->options->host_memory ? (size_t)session->options->host_memory : available_memory() / 2;
+}
+
+enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err)
 {
 	if (session->runs_model)
 		return DSA_OK;
@@ -135,8 +140,7 @@ static enum dsa_status load_model(struct dsa_session *session, struct dsa_error 
 	                                        longest_document(session->spool), &session->terminal->log, err);
 	if (status)
 		return status;
-	session->host_memory =
-	    session->options->host_memory ? (size_t)session->options->host_memory : available_memory() / 2;
+	session->host_memory = dsa_session_pool_limit(session);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
 	                                                    .stop = dsa_terminal_stop_flag(),
@@ -149,7 +153,7 @@ static enum dsa_status lazy_evaluate(struct dsa_evaluator *self, const struct ds
                                      struct dsa_error *err)
 {
 	struct dsa_session *session = ((struct lazy_evaluator *)self)->session;
-	enum dsa_status status = load_model(session, err);
+	enum dsa_status status = dsa_session_load_model(session, err);
 	return status ? status : session->runs_model->evaluate(session->runs_model, ask, sink, err);
 }
 
@@ -157,7 +161,7 @@ static enum dsa_status lazy_overlap(struct dsa_evaluator *self, int batch, const
                                     struct dsa_error *err)
 {
 	struct dsa_session *session = ((struct lazy_evaluator *)self)->session;
-	enum dsa_status status = load_model(session, err);
+	enum dsa_status status = dsa_session_load_model(session, err);
 	return status ? status : session->runs_model->overlap(session->runs_model, batch, sink, err);
 }
 
@@ -220,7 +224,7 @@ static enum dsa_status check_options(const struct dsa_cli_options *options, stru
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --model DIR, a checkpoint directory", name);
 	if (!options->corpus.count)
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --corpus PATH, the documents to measure on", name);
-	if (options->command != DSA_CMD_EVALUATE && !options->out)
+	if (options->command != DSA_CMD_EVALUATE && !options->out && !options->dry_run)
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --out RUN, the run directory", name);
 	if (options->holdout > 0.9)
 		return dsa_fail(err, DSA_E_USAGE, "--holdout is %g%%, expected 0%% to 90%%", 100 * options->holdout);
@@ -288,7 +292,7 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 	if (!status && options->context > session->config.max_positions)
 		dsa_log_line(&terminal->log, DSA_LOG_WARN, "--context %lld is beyond the model's %d positions",
 		             (long long)options->context, session->config.max_positions);
-	if (!status && options->out)
+	if (!status && options->out && !options->dry_run)
 		status = take_run_directory(session, err);
 	if (!status)
 		status = dsa_backend_open(&session->backend,

@@ -33,9 +33,14 @@ struct dsa_session {
 	bool kept_documents; /* the spool is an earlier process's */
 };
 
-/* Everything up to the evaluator. options->out: run directory with the rules of --out and --resume. */
+/* Everything up to the evaluator. options->out: run directory with the rules of --out and --resume; --dry-run leaves it
+ * alone and has neither run nor journal. */
 DSA_CHECKED enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
                                              struct dsa_terminal *terminal, struct dsa_error *err);
+/* The evaluator does it when it is first asked. DSA_E_MEMORY with both figures when the weights do not fit. */
+DSA_CHECKED enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err);
+/* Bytes that kept states may take: --host-memory, or half of what is free now. */
+size_t dsa_session_pool_limit(const struct dsa_session *session);
 /* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused (damaged
  * weights, a budget under the noise floor) would be refused again by --resume, and its journal would refuse the cure;
  * so it leaves only the log, and --out serves again. What earlier processes measured is never touched. */

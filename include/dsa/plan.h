@@ -1,0 +1,69 @@
+/* plan.h: what a command is going to cost, worked out before anything is measured: token-layers, memory, seconds.
+ *
+ * Pure functions of the evaluator's shape, the model's dimensions and, for seconds, rates that somebody measured on one
+ * batch. The search planned is exact greedy to the last layer: what a budget stops early costs less. Sums that leave
+ * int64 stay at INT64_MAX. */
+#ifndef DSA_PLAN_H
+#define DSA_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dsa/evaluator.h"
+#include "dsa/forward.h"
+#include "dsa/status.h"
+
+struct dsa_plan {
+	/* The search on calibration batches. */
+	int candidates;      /* layers that can be flipped: F in the reference, not locked, not layer 0 */
+	int64_t evaluations; /* patterns of a full trace: n(n + 1) / 2 */
+	int64_t naive;       /* token-layers of the published search: all layers of all tokens for each, and the base */
+	int64_t token_layers; /* what dsa_work_count() will say: the least, when no kept state is ever evicted */
+	int64_t most;         /* when no state is kept at all, only the keys below K */
+	/* The whole command, with all that judges: overlap, noise floor, baselines, held-out documents. */
+	int64_t whole;                     /* token-layers of passes over all tokens */
+	int64_t suffix_least, suffix_most; /* … of passes over positions ≥ K: with every state kept, with none */
+	int64_t head;                      /* scored tokens × products with the vocabulary */
+	int64_t records;                   /* documents × patterns in the journal */
+	int64_t overlaps;                  /* documents whose overlap is in it */
+};
+
+/* calibrate; locked (L) may be NULL. baselines: how many, uniform ones included. savings false: --search naive.
+ *
+ * token_layers = Σ over calibration batches of T·L + suffix · Σ_i (L - a_i)(1 + i), a_0 < a_1 < … the candidate layers.
+ * It is exact for every order of flips: a layer's first question costs L - l; after that it is asked once behind each
+ * flip b that comes before its own, and starts at max(l, b) (its own last trajectory up to b, or the base's up to l),
+ * so each pair of candidates costs L - max(l, b) once, whichever is flipped first. */
+void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape, const bool *locked,
+                        int baselines, bool savings);
+/* evaluate: one pattern on every batch. */
+void dsa_plan_evaluate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape);
+/* overlap: the reference on every batch. */
+void dsa_plan_overlap(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape);
+
+/* The batch to measure rates on: of those that are at least half as large as the largest, the one whose documents are
+ * nearest to the average length; calibration batches only, unless there are none. Ties to the lower number. */
+int dsa_plan_probe_batch(const struct dsa_evaluator_shape *shape);
+
+struct dsa_plan_rates {
+	double whole;        /* seconds per token-layer of a pass over all tokens */
+	double full, shared; /* … over positions ≥ K, of F layers and of S layers */
+	double head;         /* seconds per scored token and product */
+};
+/* A full trace goes from all F to all S, so its layers run at the mean of the two rates. */
+double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates *rates, bool most);
+
+struct dsa_plan_memory {
+	size_t kept;  /* keys below K and reference hidden states of the batches that may keep them */
+	size_t pool;  /* what is left of the limit for states */
+	size_t state; /* one layer's state of every calibration batch */
+};
+/* How limit is granted: what every pattern needs first, batch by batch, the rest to states of calibration batches.
+ * tokens (documents): T of each. allowed, image (batches): whether a batch keeps keys and reference, and the bytes of
+ * one of its states, 0 for none. scratch holds documents of the largest batch. */
+void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,
+                     const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
+                     struct dsa_pass_document *scratch, bool *allowed, size_t *image);
+
+#endif

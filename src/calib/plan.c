@@ -1,0 +1,187 @@
+#include "dsa/plan.h"
+
+#include <assert.h>
+#include <math.h>
+
+#include "dsa/spool.h"
+
+/* Candidates whose products with the vocabulary share one of the base (model_evaluator.c). */
+enum { TOGETHER = 16 };
+
+static int64_t times(int64_t a, int64_t b)
+{
+	int64_t product;
+	return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
+}
+
+static int64_t plus(int64_t a, int64_t b)
+{
+	int64_t sum;
+	return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+/* Sums over the batches of a split. */
+struct total {
+	int64_t tokens, scored, suffix, documents, batches;
+};
+
+static struct total total_of(const struct dsa_evaluator_shape *shape, int split)
+{
+	struct total total = {0};
+	for (int b = 0; b < shape->batches; b++) {
+		const struct dsa_evaluator_batch *batch = &shape->batch[b];
+		if (batch->split != split)
+			continue;
+		total.tokens = plus(total.tokens, batch->tokens);
+		total.scored = plus(total.scored, batch->scored);
+		total.suffix = plus(total.suffix, batch->suffix);
+		total.documents += batch->count;
+		total.batches++;
+	}
+	return total;
+}
+
+static bool is_candidate(const struct dsa_evaluator_shape *shape, const bool *locked, int layer)
+{
+	return layer > 0 && shape->reference[layer] == 'F' && !(locked && locked[layer]);
+}
+
+/* Patterns that differ from the reference, each asked alone on a whole split. */
+static void add_single(struct dsa_plan *plan, const struct total *total, int64_t patterns, int layers, bool savings)
+{
+	plan->records = plus(plan->records, times(patterns, total->documents));
+	plan->head = plus(plan->head, times(2 * patterns, total->scored));
+	if (savings) {
+		int64_t cost = times(patterns, times(total->suffix, layers));
+		plan->suffix_least = plus(plan->suffix_least, cost);
+		plan->suffix_most = plus(plan->suffix_most, cost);
+	} else {
+		/* The reference is run again beside each. */
+		plan->whole = plus(plan->whole, times(2 * patterns, times(total->tokens, layers)));
+	}
+}
+
+/* The reference itself, whose hidden states are then kept. */
+static void add_reference(struct dsa_plan *plan, const struct total *total, int layers)
+{
+	plan->whole = plus(plan->whole, times(total->tokens, layers));
+	plan->head = plus(plan->head, times(2, total->scored));
+	plan->records = plus(plan->records, total->documents);
+}
+
+void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape, const bool *locked,
+                        int baselines, bool savings)
+{
+	const struct total calibration = total_of(shape, DSA_CALIBRATION), heldout = total_of(shape, DSA_HELDOUT);
+	const int layers = shape->layers;
+	int64_t n = 0, units = 0, products = 0;
+	assert(baselines >= 0 && layers > 0);
+	*plan = (struct dsa_plan){0};
+	for (int l = 1; l < layers; l++)
+		if (is_candidate(shape, locked, l))
+			units += (layers - l) * (1 + n++);
+	for (int64_t left = n; left > 0; left--)
+		products += left + (savings ? (left + TOGETHER - 1) / TOGETHER : left);
+	plan->candidates = (int)n;
+	plan->evaluations = n * (n + 1) / 2;
+	const int64_t once = times(calibration.tokens, layers);
+	plan->naive = times(once, plan->evaluations + 1);
+	plan->token_layers = savings ? plus(once, times(calibration.suffix, units)) : plan->naive;
+	plan->most = savings ? plus(once, times(times(calibration.suffix, layers), plan->evaluations)) : plan->naive;
+
+	add_reference(plan, &calibration, layers);
+	add_reference(plan, &heldout, layers);
+	if (savings) {
+		plan->suffix_least = times(calibration.suffix, units);
+		plan->suffix_most = times(times(calibration.suffix, layers), plan->evaluations);
+	} else {
+		plan->whole = plus(plan->whole, times(2 * plan->evaluations, once));
+	}
+	plan->head = plus(plan->head, times(products, calibration.scored));
+	plan->records = plus(plan->records, times(plan->evaluations, calibration.documents));
+	/* The noise floor runs whole: its embeddings differ everywhere. */
+	plan->whole = plus(plan->whole, once);
+	plan->head = plus(plan->head, times(2, calibration.scored));
+	plan->records = plus(plan->records, calibration.documents);
+	add_single(plan, &calibration, baselines, layers, savings);
+	add_single(plan, &heldout, baselines + n, layers, savings);
+	plan->overlaps = calibration.documents;
+}
+
+void dsa_plan_evaluate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape)
+{
+	*plan = (struct dsa_plan){0};
+	for (int split = 0; split < DSA_SPLITS; split++) {
+		const struct total total = total_of(shape, split);
+		add_reference(plan, &total, shape->layers);
+		add_single(plan, &total, 1, shape->layers, true);
+	}
+	plan->records = 0; /* nothing is kept */
+}
+
+void dsa_plan_overlap(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape)
+{
+	*plan = (struct dsa_plan){0};
+	for (int split = 0; split < DSA_SPLITS; split++) {
+		const struct total total = total_of(shape, split);
+		plan->whole = plus(plan->whole, times(total.tokens, shape->layers));
+		plan->overlaps += total.documents;
+	}
+}
+
+int dsa_plan_probe_batch(const struct dsa_evaluator_shape *shape)
+{
+	int64_t tokens = 0, documents = 0, largest = 0;
+	bool calibration = total_of(shape, DSA_CALIBRATION).batches > 0;
+	int best = 0;
+	double least = INFINITY;
+	for (int b = 0; b < shape->batches; b++) {
+		const struct dsa_evaluator_batch *batch = &shape->batch[b];
+		if (calibration && batch->split != DSA_CALIBRATION)
+			continue;
+		tokens = plus(tokens, batch->tokens);
+		documents += batch->count;
+		largest = batch->tokens > largest ? batch->tokens : largest;
+	}
+	for (int b = 0; b < shape->batches; b++) {
+		const struct dsa_evaluator_batch *batch = &shape->batch[b];
+		if ((calibration && batch->split != DSA_CALIBRATION) || batch->tokens < largest - largest / 2)
+			continue;
+		double away = fabs((double)batch->tokens / batch->count - (double)tokens / (double)documents);
+		if (away < least) {
+			least = away;
+			best = b;
+		}
+	}
+	return best;
+}
+
+double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates *rates, bool most)
+{
+	double suffix = (double)(most ? plan->suffix_most : plan->suffix_least);
+	return (double)plan->whole * rates->whole + suffix * (rates->full + rates->shared) / 2 +
+	       (double)plan->head * rates->head;
+}
+
+void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,
+                     const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
+                     struct dsa_pass_document *scratch, bool *allowed, size_t *image)
+{
+	*plan = (struct dsa_plan_memory){.pool = limit};
+	for (int b = 0; b < shape->batches; b++) {
+		const struct dsa_evaluator_batch *batch = &shape->batch[b];
+		for (int d = 0; d < batch->count; d++)
+			scratch[d] = (struct dsa_pass_document){.tokens = tokens[batch->documents[d]]};
+		size_t hidden = (size_t)batch->scored * (size_t)config->hidden * dsa_dtype_bytes(act);
+		size_t fixed = hidden + dsa_prefix_bytes(config, act, scratch, batch->count);
+		image[b] = 0;
+		allowed[b] = fixed <= plan->pool;
+		if (!allowed[b])
+			continue;
+		plan->kept += fixed;
+		plan->pool -= fixed;
+		if (batch->split == DSA_CALIBRATION)
+			image[b] = dsa_state_bytes(config, scratch, batch->count);
+		plan->state += image[b];
+	}
+}
