@@ -11,6 +11,9 @@
 
 struct dsa_calibration_options {
 	struct dsa_search_options search;
+	/* Racing: share of the KL budget (of the NLL budget for that objective) that search.epsilon is made of; where
+	 * none was given, of the default one. NaN: search.epsilon holds as it is. */
+	double epsilon_share;
 	bool budget_given;            /* false: mean KL ≤ max(0.01, 3 × noise floor) */
 	const char *const *baselines; /* (baseline_count) patterns beside uniform-1/2 and uniform-1/4; twins once */
 	int baseline_count;

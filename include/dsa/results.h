@@ -50,7 +50,8 @@ struct dsa_provenance {
 struct dsa_results {
 	int layers, topk;
 	const char *pattern, *reference; /* emitted; what it was measured against (all F, or native) */
-	const char *search;              /* "exact", "naive" */
+	const char *search;              /* "exact", "racing", "naive" */
+	double delta, epsilon;           /* racing's; NaN for other searches */
 	enum dsa_objective objective;
 	struct dsa_budget budget;
 	bool default_budget; /* none was given */

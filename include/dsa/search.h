@@ -2,9 +2,10 @@
  *
  * The search knows an evaluator and numbers; it knows no model, no file and no device, so it is tested on toy
  * objectives. Greedy step: measure every candidate (each remaining F layer flipped) on the calibration batches, take
- * the lowest objective, ties to the lower layer; stop before the first flip that breaks a bound, unless full_trace.
- * That flip stays in the trace, as it shows why the search stopped. The held-out batches never choose: every step's
- * pattern is measured on them, and the deepest step that holds on both is emitted.
+ * the lowest objective, ties to the lower layer (racing: leave a candidate when it cannot be the best, racing.h); stop
+ * before the first flip that breaks a bound, unless full_trace. That flip stays in the trace, as it shows why the
+ * search stopped. The held-out batches never choose: every step's pattern is measured on them, and the deepest step
+ * that holds on both is emitted.
  *
  * Work counted: the candidates' questions on calibration batches and the base's run there. Held-out documents, the
  * noise floor and baselines judge the search's outcome and are no part of it, so they count neither as done nor as
@@ -47,15 +48,18 @@ struct dsa_budget {
 struct dsa_search_options {
 	struct dsa_budget budget;
 	enum dsa_objective objective;
-	bool full_trace;    /* go on to the end even past a broken bound */
-	bool savings;       /* false: --search naive, for the work counted only (the evaluator is opened accordingly) */
-	const bool *locked; /* (L) layers that must stay F; may be NULL; layer 0 always stays */
+	bool full_trace; /* go on to the end even past a broken bound */
+	bool savings;    /* false: --search naive, for the work counted only (the evaluator is opened accordingly) */
+	bool racing;     /* the committed flip is within epsilon of its step's best with probability 1 - delta a run */
+	double delta, epsilon; /* racing's: 0 < delta < 1 for all steps together; nats, 0 or more */
+	const bool *locked;    /* (L) layers that must stay F; may be NULL; layer 0 always stays */
 };
 
 struct dsa_candidate {
 	int layer;
 	double objective, kl, kl_se, nll;
-	int documents; /* it was measured on */
+	int documents; /* it was measured on; the flip and whoever ran to the end on all, and so exactly */
+	double bound;  /* racing: lower bound of (its objective - the leader's) when it left; NaN: it ran to the end */
 };
 
 struct dsa_step {

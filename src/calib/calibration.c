@@ -163,6 +163,22 @@ static double noise_floor(const struct calibration *c, const char **noisiest)
 	return floor;
 }
 
+/* What racing may miss the best flip of a step by. */
+static void settle_epsilon(struct calibration *c)
+{
+	const struct dsa_budget *budget = &c->search.budget;
+	const double given = c->search.objective == DSA_OBJECTIVE_NLL ? budget->nll : budget->kl;
+	const double whole = given >= 0 ? given : fmax(least_default_kl, default_floors * c->results->noise_floor);
+	if (!isnan(c->options->epsilon_share))
+		c->search.epsilon = c->options->epsilon_share * whole;
+	c->results->delta = c->search.racing ? c->search.delta : NAN;
+	c->results->epsilon = c->search.racing ? c->search.epsilon : NAN;
+	if (c->search.racing)
+		dsa_log_line(c->options->log, DSA_LOG_INFO,
+		             "racing: each flip within %.6g nats of its step's best, all of them with probability %g",
+		             c->search.epsilon, 1 - c->search.delta);
+}
+
 static enum dsa_status settle_budget(struct calibration *c)
 {
 	const char *noisiest;
@@ -404,13 +420,15 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 	status = fill_shape(results, shape, arena, err);
 	if (status)
 		return status;
-	results->search = options->search.savings ? "exact" : "naive";
+	results->search = options->search.racing ? "racing" : options->search.savings ? "exact" : "naive";
 	results->objective = options->search.objective;
 	status = measure_base(&c);
 	if (!status)
 		status = measure_noise(&c);
 	if (!status)
 		status = settle_budget(&c);
+	if (!status)
+		settle_epsilon(&c);
 	if (!status)
 		status = measure_baselines(&c, &known);
 	if (!status)
@@ -461,6 +479,7 @@ enum dsa_status dsa_calibration_evaluate(struct dsa_results *results, struct dsa
 	dsa_measure_quality(&measures[BASE], DSA_ALL_CORPORA, shape->topk, &results->base);
 	dsa_measure_quality(&measures[PATTERN], DSA_ALL_CORPORA, shape->topk, &results->quality);
 	results->heldout = (struct dsa_quality){0};
+	results->delta = results->epsilon = NAN; /* nothing was searched */
 	for (int i = 0; i < shape->corpora; i++) {
 		dsa_measure_quality(&measures[PATTERN], i, shape->topk, &results->corpora[i].calibration);
 		results->corpora[i].heldout = (struct dsa_quality){0};

@@ -1,18 +1,25 @@
-/* Exact greedy search: every candidate on every calibration batch, one flip a step. */
+/* Greedy search, one flip a step: every candidate on every calibration batch, or as far as its race goes. */
 #include "dsa/search.h"
 
 #include <assert.h>
 #include <math.h>
 
 #include "dsa/pattern.h"
+#include "dsa/racing.h"
+
+struct taker {
+	struct dsa_measure *measures;
+	const int *places; /* of the patterns asked; NULL: in order */
+};
 
 static enum dsa_status take_pattern(void *context, int index, const struct dsa_doc_stats *stats, int count,
                                     int64_t executed, struct dsa_error *err)
 {
-	struct dsa_measure *measures = context;
+	const struct taker *taker = context;
+	struct dsa_measure *measure = &taker->measures[taker->places ? taker->places[index] : index];
 	(void)executed; /* the journal's affair: it knows the repeats of earlier, killed runs too */
 	for (int d = 0; d < count; d++) {
-		enum dsa_status status = dsa_measure_add(&measures[index], &stats[d], err);
+		enum dsa_status status = dsa_measure_add(measure, &stats[d], err);
 		if (status)
 			return status;
 	}
@@ -25,7 +32,8 @@ enum dsa_status dsa_measure_batch(struct dsa_measure *measures, struct dsa_evalu
 {
 	assert(count > 0 && batch >= 0 && batch < evaluator->shape->batches && (seed == 0 || count == 1));
 	const struct dsa_ask ask = {.base = base, .patterns = patterns, .count = count, .batch = batch, .seed = seed};
-	const struct dsa_sink sink = {.pattern = take_pattern, .context = measures};
+	struct taker taker = {.measures = measures};
+	const struct dsa_sink sink = {.pattern = take_pattern, .context = &taker};
 	return evaluator->evaluate(evaluator, &ask, &sink, err);
 }
 
@@ -57,6 +65,19 @@ struct greedy {
 	const struct dsa_search_progress *progress;
 	struct dsa_arena *arena;
 	int batches_in[DSA_SPLITS];
+	int *order;        /* (batches_in[DSA_CALIBRATION]) calibration batches as the candidates see them */
+	double step_delta; /* racing: each step's share of delta, whatever the budget */
+};
+
+/* The candidates of one step. */
+struct field {
+	int count;
+	const char **patterns;        /* (count) */
+	struct dsa_measure *measures; /* (count) on calibration batches */
+	int *seen;                    /* (count) batches of g->order */
+	struct dsa_race race;         /* an exact search does not look at it */
+	const char **asked;           /* (count) room for a question's patterns */
+	int *places;                  /* (count) their places in the field */
 };
 
 static void tell(const struct greedy *g, int candidates, int done)
@@ -97,27 +118,68 @@ static enum dsa_status list_candidates(const struct greedy *g, const char *curre
 	return DSA_OK;
 }
 
-/* Figures of each candidate from its measure; *winner has the lowest objective, the lower layer where two are equal. */
-static enum dsa_status judge(const struct greedy *g, struct dsa_candidate *candidates, int count,
-                             const struct dsa_measure *measures, int *winner, struct dsa_error *err)
+static enum dsa_status field_init(struct field *field, const struct greedy *g, const char *current,
+                                  struct dsa_candidate *candidates, int count, struct dsa_arena *scratch,
+                                  struct dsa_error *err)
+{
+	const size_t n = (size_t)count;
+	*field = (struct field){.count = count};
+	if (!(field->patterns = dsa_arena_alloc(scratch, n, sizeof *field->patterns, "candidates", err)) ||
+	    !(field->measures = dsa_arena_alloc(scratch, n, sizeof *field->measures, "candidates", err)) ||
+	    !(field->seen = dsa_arena_alloc(scratch, n, sizeof *field->seen, "candidates", err)) ||
+	    !(field->asked = dsa_arena_alloc(scratch, n, sizeof *field->asked, "candidates", err)) ||
+	    !(field->places = dsa_arena_alloc(scratch, n, sizeof *field->places, "candidates", err)))
+		return DSA_E_MEMORY;
+	enum dsa_status status = list_candidates(g, current, candidates, field->patterns, scratch, err);
+	for (int i = 0; i < count && !status; i++)
+		status = measure_start(&field->measures[i], g->shape, scratch, err);
+	if (!status)
+		status = dsa_race_init(&field->race, g->shape, g->options->objective, g->step_delta,
+		                       g->options->epsilon, count, scratch, err);
+	return status;
+}
+
+/* Who is still racing sees one batch more. */
+static enum dsa_status advance(const struct greedy *g, struct field *field, const char *current, int batch,
+                               struct dsa_error *err)
+{
+	struct dsa_ask ask = {.base = current, .patterns = field->asked, .batch = batch};
+	struct taker taker = {.measures = field->measures, .places = field->places};
+	const struct dsa_sink sink = {.pattern = take_pattern, .context = &taker};
+	for (int i = 0; i < field->count; i++) {
+		if (!field->race.racing[i])
+			continue;
+		field->places[ask.count] = i;
+		field->asked[ask.count++] = field->patterns[i];
+		field->seen[i]++;
+	}
+	return g->evaluator->evaluate(g->evaluator, &ask, &sink, err);
+}
+
+/* Figures of each candidate from its measure; *winner, of those who ran to the end, has the lowest objective, the lower
+ * layer where two are equal. */
+static enum dsa_status judge(const struct greedy *g, struct dsa_candidate *candidates, const struct field *field,
+                             int *winner, struct dsa_error *err)
 {
 	const bool by_nll = g->options->objective == DSA_OBJECTIVE_NLL;
-	*winner = 0;
-	for (int i = 0; i < count; i++) {
+	*winner = -1;
+	for (int i = 0; i < field->count; i++) {
+		const struct dsa_measure *measure = &field->measures[i];
 		struct dsa_candidate *candidate = &candidates[i];
 		double nll_se;
-		dsa_measure_objective(&measures[i], DSA_OBJECTIVE_KL, &candidate->kl, &candidate->kl_se);
-		dsa_measure_objective(&measures[i], DSA_OBJECTIVE_NLL, &candidate->nll, &nll_se);
+		dsa_measure_objective(measure, DSA_OBJECTIVE_KL, &candidate->kl, &candidate->kl_se);
+		dsa_measure_objective(measure, DSA_OBJECTIVE_NLL, &candidate->nll, &nll_se);
 		candidate->objective = by_nll ? candidate->nll : candidate->kl;
+		candidate->bound = field->race.bound[i];
 		for (int d = 0; d < g->shape->documents; d++)
-			candidate->documents += measures[i].totals[d].tokens > 0;
+			candidate->documents += measure->totals[d].tokens > 0;
 		if (!isfinite(candidate->objective))
 			return dsa_fail(err, DSA_E_NUMERIC,
 			                "search, step %d: with layer %d shared the mean %s is %g, expected a finite "
 			                "number; look for damaged weights",
 			                g->trace->count + 1, candidate->layer, by_nll ? "NLL" : "KL",
 			                candidate->objective);
-		if (candidate->objective < candidates[*winner].objective)
+		if (field->race.racing[i] && (*winner < 0 || candidate->objective < candidates[*winner].objective))
 			*winner = i;
 	}
 	return DSA_OK;
@@ -154,8 +216,9 @@ static enum dsa_status fill_step(struct greedy *g, struct dsa_step *step, const 
 static enum dsa_status take_step(struct greedy *g, const char *current, struct dsa_error *err)
 {
 	const struct dsa_evaluator_shape *shape = g->shape;
-	const int count = count_candidates(g, current);
+	const int count = count_candidates(g, current), batches = g->batches_in[DSA_CALIBRATION];
 	struct dsa_step *step = &g->trace->steps[g->trace->count];
+	struct field field;
 	struct dsa_measure heldout;
 	struct dsa_arena scratch;
 	enum dsa_status status = DSA_E_MEMORY;
@@ -163,25 +226,22 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 	dsa_arena_init(&scratch);
 	*step = (struct dsa_step){.step = g->trace->count + 1, .candidate_count = count};
 
-	const char **patterns = dsa_arena_alloc(&scratch, (size_t)count, sizeof *patterns, "candidates", err);
-	struct dsa_measure *measures = dsa_arena_alloc(&scratch, (size_t)count, sizeof *measures, "candidates", err);
 	step->candidates = dsa_arena_alloc(g->arena, (size_t)count, sizeof *step->candidates, "the trace", err);
 	step->by_corpus =
 	    dsa_arena_alloc(g->arena, (size_t)shape->corpora * DSA_SPLITS, sizeof *step->by_corpus, "the trace", err);
-	if (!patterns || !measures || !step->candidates || !step->by_corpus)
+	if (!step->candidates || !step->by_corpus)
 		goto cleanup;
-	status = list_candidates(g, current, step->candidates, patterns, &scratch, err);
-	for (int i = 0; i < count && !status; i++)
-		status = measure_start(&measures[i], shape, &scratch, err);
-	for (int b = 0; b < shape->batches && !status; b++) {
-		if (shape->batch[b].split != DSA_CALIBRATION)
-			continue;
-		status = dsa_measure_batch(measures, g->evaluator, current, patterns, count, b, 0, err);
-		if (!status)
-			tell(g, count, ++done);
+	status = field_init(&field, g, current, step->candidates, count, &scratch, err);
+	for (int k = 0; k < batches && !status; k++) {
+		status = advance(g, &field, current, g->order[k], err);
+		if (status)
+			break;
+		tell(g, field.race.live, ++done);
+		if (g->options->racing && field.race.live > 1 && k + 1 < batches)
+			dsa_race_look(&field.race, field.measures);
 	}
 	if (!status)
-		status = judge(g, step->candidates, count, measures, &winner, err);
+		status = judge(g, step->candidates, &field, &winner, err);
 	if (status)
 		goto cleanup;
 
@@ -189,19 +249,21 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 	for (int b = 0; b < shape->batches && !status; b++) {
 		if (shape->batch[b].split != DSA_HELDOUT)
 			continue;
-		status = dsa_measure_batch(&heldout, g->evaluator, current, &patterns[winner], 1, b, 0, err);
+		status = dsa_measure_batch(&heldout, g->evaluator, current, &field.patterns[winner], 1, b, 0, err);
 		if (!status)
-			tell(g, count, ++done);
+			tell(g, field.race.live, ++done);
 	}
 	/* Only now, so that the work is that of the steps in the trace wherever a journal ends. */
-	for (int b = 0; b < shape->batches; b++)
-		for (int i = 0; i < count && !status && shape->batch[b].split == DSA_CALIBRATION; i++)
-			status = dsa_work_count(g->work, b, patterns[i], g->options->savings, err);
+	for (int k = 0; k < batches; k++)
+		for (int i = 0; i < count && !status; i++)
+			if (k < field.seen[i])
+				status =
+				    dsa_work_count(g->work, g->order[k], field.patterns[i], g->options->savings, err);
 	if (status)
 		goto cleanup;
 
 	step->flip = step->candidates[winner].layer;
-	status = fill_step(g, step, patterns[winner], &measures[winner], &heldout, err);
+	status = fill_step(g, step, field.patterns[winner], &field.measures[winner], &heldout, err);
 	if (status)
 		goto cleanup;
 	g->trace->count++;
@@ -263,6 +325,22 @@ static enum dsa_status descend(struct greedy *g, enum dsa_bound *end, struct dsa
 	return status;
 }
 
+/* An exact search asks in the order of the file. */
+static enum dsa_status order_batches(struct greedy *g, struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = g->shape;
+	int count = 0;
+	g->order = dsa_arena_alloc(g->arena, (size_t)shape->batches, sizeof *g->order, "the order of batches", err);
+	if (!g->order)
+		return DSA_E_MEMORY;
+	if (g->options->racing)
+		return dsa_race_order(shape, g->order, &count, err);
+	for (int b = 0; b < shape->batches; b++)
+		if (shape->batch[b].split == DSA_CALIBRATION)
+			g->order[count++] = b;
+	return DSA_OK;
+}
+
 enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator *evaluator,
                                   const struct dsa_search_options *options, struct dsa_work *work,
                                   const struct dsa_search_progress *progress, struct dsa_arena *arena, bool *complete,
@@ -289,6 +367,11 @@ enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator 
 		                "search: 0 of %d batches are for calibration, at least 1 is needed; give more "
 		                "documents",
 		                shape->batches);
+	status = order_batches(&g, err);
+	if (status)
+		return status;
+	const int most_steps = count_candidates(&g, shape->reference);
+	g.step_delta = most_steps > 0 ? options->delta / most_steps : options->delta;
 	trace->steps = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *trace->steps, "the trace", err);
 	trace->base_by_corpus = dsa_arena_alloc(arena, (size_t)shape->corpora * DSA_SPLITS,
 	                                        sizeof *trace->base_by_corpus, "the trace", err);

@@ -46,6 +46,7 @@ struct dsa_cli_options {
 	double budget_kl, budget_nll, budget_kl_p99, min_top1;
 	const char *max_shared; /* "N" or "P%" */
 	const char *scope, *objective, *search;
+	double delta, epsilon; /* racing's: a chance; a share of the budget */
 	bool full_trace, resume;
 	const char *force_full, *pp_starts;
 	int64_t pp;

@@ -226,6 +226,9 @@ static enum dsa_status check_options(const struct dsa_cli_options *options, stru
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --corpus PATH, the documents to measure on", name);
 	if (options->command != DSA_CMD_EVALUATE && !options->out && !options->dry_run)
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --out RUN, the run directory", name);
+	if (!(options->delta > 0 && options->delta < 1))
+		return dsa_fail(err, DSA_E_USAGE, "--delta is %g, expected more than 0 and less than 1",
+		                options->delta);
 	if (options->holdout > 0.9)
 		return dsa_fail(err, DSA_E_USAGE, "--holdout is %g%%, expected 0%% to 90%%", 100 * options->holdout);
 	if (options->context > INT32_MAX || options->batch_tokens > INT32_MAX || options->batch_tokens < 1)

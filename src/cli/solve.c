@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,8 +126,20 @@ static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options
 		objective = !strcmp(options->objective, "nll") ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL;
 	struct dsa_calibration_options how = {
 	    .search = {.objective = objective, .full_trace = options->full_trace, .savings = true, .locked = locked},
+	    .epsilon_share = NAN,
 	    .seed = replay->before.seed,
 	    .log = log};
+	/* The run's own race whatever the budget is now: other rules would ask what it never measured. */
+	if (replay->before.search && !strcmp(replay->before.search, "racing")) {
+		if (!(replay->before.delta > 0 && replay->before.delta < 1 && replay->before.epsilon >= 0))
+			return dsa_fail(err, DSA_E_INPUT,
+			                "results.json: delta is %g and epsilon %g, expected 0 < delta < 1 and 0 or "
+			                "more; run calibrate again with --resume",
+			                replay->before.delta, replay->before.epsilon);
+		how.search.racing = true;
+		how.search.delta = replay->before.delta;
+		how.search.epsilon = replay->before.epsilon;
+	}
 	status = dsa_cli_budget(options, layers, &how.search.budget, &how.budget_given, err);
 	if (!options->scope)
 		how.search.budget.scope = replay->before.budget.scope;

@@ -34,7 +34,7 @@ static void real(struct dsa_text *text, double value)
 
 void dsa_trace_csv_write(struct dsa_text *text, const struct dsa_results *results)
 {
-	dsa_text_add(text, "step,layer,committed,objective,kl,kl_se,nll,documents\r\n");
+	dsa_text_add(text, "step,layer,committed,objective,kl,kl_se,nll,documents,bound\r\n");
 	for (int s = 0; s < results->trace.count; s++) {
 		const struct dsa_step *step = &results->trace.steps[s];
 		for (int i = 0; i < step->candidate_count; i++) {
@@ -48,7 +48,9 @@ void dsa_trace_csv_write(struct dsa_text *text, const struct dsa_results *result
 			real(text, candidate->kl_se);
 			dsa_text_add(text, ",");
 			real(text, candidate->nll);
-			dsa_text_printf(text, ",%d\r\n", candidate->documents);
+			dsa_text_printf(text, ",%d,", candidate->documents);
+			real(text, candidate->bound);
+			dsa_text_add(text, "\r\n");
 		}
 	}
 }

@@ -180,6 +180,7 @@ static void put_step(struct dsa_json_writer *writer, const struct dsa_step *step
 		dsa_json_put_real(writer, "kl_se", candidate->kl_se);
 		dsa_json_put_real(writer, "nll", candidate->nll);
 		dsa_json_put_int(writer, "documents", candidate->documents);
+		dsa_json_put_real(writer, "bound", candidate->bound);
 		dsa_json_end(writer);
 	}
 	dsa_json_end(writer);
@@ -348,6 +349,8 @@ static void put_settings(struct dsa_json_writer *writer, const struct dsa_result
 	dsa_json_put_uint(writer, "seed", results->seed);
 	dsa_json_put_real(writer, "holdout", results->holdout);
 	dsa_json_put_text(writer, "search", results->search);
+	dsa_json_put_real(writer, "delta", results->delta);
+	dsa_json_put_real(writer, "epsilon", results->epsilon);
 	dsa_json_put_text(writer, "objective", results->objective == DSA_OBJECTIVE_NLL ? "nll" : "kl");
 	put_budget(writer, results);
 }

@@ -171,7 +171,8 @@ static enum dsa_status read_candidate(const struct results_reader *reader, const
 	    (status = dsa_json_real(object, place, "kl", NAN, &candidate->kl, reader->err)) ||
 	    (status = dsa_json_real(object, place, "kl_se", NAN, &candidate->kl_se, reader->err)) ||
 	    (status = dsa_json_real(object, place, "nll", NAN, &candidate->nll, reader->err)) ||
-	    (status = reader_int(reader, object, place, "documents", 0, INT_MAX, 0, &candidate->documents)))
+	    (status = reader_int(reader, object, place, "documents", 0, INT_MAX, 0, &candidate->documents)) ||
+	    (status = dsa_json_real(object, place, "bound", NAN, &candidate->bound, reader->err)))
 		return status;
 	return DSA_OK;
 }
@@ -439,6 +440,8 @@ static enum dsa_status read_head(const struct results_reader *reader, const json
 	    (status = reader_object(reader, root, reader->place, "base", &base)) ||
 	    (status = reader_pattern(reader, base, reader->place, "pattern", &results->reference)) ||
 	    (status = reader_text(reader, root, reader->place, "search", &results->search)) ||
+	    (status = dsa_json_real(root, reader->place, "delta", NAN, &results->delta, reader->err)) ||
+	    (status = dsa_json_real(root, reader->place, "epsilon", NAN, &results->epsilon, reader->err)) ||
 	    (status = reader_int(reader, root, reader->place, "context", 0, INT_MAX, 0, &results->context)) ||
 	    (status = reader_uint(reader, root, reader->place, "seed", &results->seed)) ||
 	    (status = dsa_json_real(root, reader->place, "holdout", NAN, &results->holdout, reader->err)) ||

@@ -225,6 +225,8 @@ def test_resume_with_other_settings_is_refused_by_name():
         "holdout": ("--budget-kl", 2, "--context", 64, "--holdout", "0.5"),
         "objective": ("--budget-kl", 2, "--context", 64, "--objective", "nll"),
         "search": ("--budget-kl", 2, "--context", 64, "--search", "naive"),
+        "delta": ("--budget-kl", 2, "--context", 64, "--delta", "0.05"),
+        "epsilon": ("--budget-kl", 2, "--context", 64, "--epsilon", "5%"),
         "force-full": ("--budget-kl", 2, "--context", 64, "--force-full", "2"),
         "full-trace": ("--budget-kl", 2, "--context", 64, "--full-trace"),
     }
@@ -259,6 +261,69 @@ def test_naive_search_gives_the_same_figures():
         equal(figures(naive, "search", "work"), figures(exact, "search", "work"), "naive against exact")
         equal(naive["work"]["token_layers"], naive["work"]["token_layers_naive"], "naive work")
         equal(naive["work"]["token_layers_naive"], exact["work"]["token_layers_naive"], "naive work of exact")
+
+
+def test_racing_measures_its_winners_on_every_document_and_resumes():
+    """A wide epsilon ends every race at its first look, so that losers see a part of the documents."""
+    many = corpus(40)
+    options = ("--search", "racing", "--budget-kl", 50, "--epsilon", "100%", "--batch-tokens", 100, "--full-trace")
+    out = calibrate(*options, documents_from=many)
+    found = results(out)
+    exact = results(calibrate(*options, "--search", "exact", documents_from=many))
+    equal((found["search"], found["delta"], found["epsilon"]), ("racing", 0.01, 50), "search, delta, epsilon")
+    equal((exact["search"], exact["delta"], exact["epsilon"]), ("exact", None, None), "an exact search's")
+    equal(len(found["trace"]), len(exact["trace"]), "steps")
+    calibration, early = exact["trace"][0]["candidates"][0]["documents"], 0
+    for step in found["trace"]:
+        equal(step["calibration"]["documents"], calibration, "documents of the flip")
+        for candidate in step["candidates"]:
+            equal(candidate["bound"] is None, candidate["documents"] == calibration, f"bound of {candidate}")
+            expect(16 <= candidate["documents"] <= calibration, f"documents of {candidate}")
+            early += candidate["documents"] < calibration
+    expect(early > 0, "nobody left a race early")
+    expect(found["work"]["token_layers"] < exact["work"]["token_layers"], "racing saves no work")
+    same = [e["pattern"] == f["pattern"] for e, f in zip(exact["trace"], found["trace"])]
+    for e, f in [pair for pair, alike in zip(zip(exact["trace"], found["trace"]), same) if alike]:
+        equal(f["calibration"], e["calibration"], "figures of a flip that exact search makes too")
+    rows = read(out, "trace.csv").decode().splitlines()
+    equal(rows[0], "step,layer,committed,objective,kl,kl_se,nll,documents,bound", "columns")
+    for row in (line.split(",") for line in rows[1:]):
+        equal(row[8] == "", int(row[7]) == calibration, f"bound in {row}")
+
+    # The journal cut at some records: the rest of the race goes as it went.
+    journal = read(out, "journal")
+    for share in (0.4, 0.7, 0.95):
+        cut = os.path.join(scratch(), "cut")
+        shutil.copytree(out, cut)
+        write(journal[:int(len(journal) * share)], cut, "journal")
+        calibrate(*options, "--resume", documents_from=many, out=cut)
+        same_run(cut, out, f"resumed from {share} of the journal")
+    for threads in (1, 2):
+        same_run(calibrate(*options, "--threads", threads, "--host-memory", "1", documents_from=many),
+                 out, f"{threads} threads")
+
+    solved = good("solve", out, "--max-shared", 2, "--json").json()
+    equal(solved["pattern"], found["trace"][1]["pattern"], "solve")
+    equal((solved["search"], solved["epsilon"]), ("racing", 50), "solve's search")
+    whole = good("solve", out, "--budget-kl", 40, "--full-trace", "--json")
+    equal(whole.json()["trace"], found["trace"], "solve over the raced journal")
+    expect("warning" not in whole.err, f"warns: {whole}")
+    broken = json.loads(read(out, "results.json"))
+    for name, value in (("delta", 0), ("delta", None), ("epsilon", -1)):
+        hostile = os.path.join(scratch(), "hostile")
+        shutil.copytree(out, hostile)
+        write(json.dumps({**broken, name: value}), hostile, "results.json")
+        refused(run("solve", hostile), 3, "results.json", name)
+
+
+def test_epsilon_is_a_share_of_the_budget():
+    few = ("--search", "racing", "--max-shared", 1)
+    found = results(calibrate(*few, "--budget-kl", 2))
+    equal(found["epsilon"], 0.04, "2% of the budget")
+    found = results(calibrate(*few, "--budget-nll", 3, "--objective", "nll", "--epsilon", "10%"))
+    near(found["epsilon"], 0.3, "10% of the NLL budget")
+    found = results(calibrate(*few))
+    near(found["epsilon"], 0.02 * max(0.01, 3 * found["noise_floor"]["kl"]), "2% of the default budget")
 
 
 def test_memory_threads_and_batches_change_no_figure():
@@ -650,7 +715,8 @@ def test_help_and_wrong_usage():
     for option, value in (("--context", "-3"), ("--context", "1e3"), ("--context", "1"), ("--threads", "x"),
                           ("--threads", "99999999999999999999"), ("--host-memory", "4Q"), ("--holdout", "120%"),
                           ("--budget-kl", "nan"), ("--budget-kl", "x"), ("--budget-kl", "-1"), ("--budget-nll", "-0.1"), ("--min-top1", "1.5"),
-                          ("--search", "racy"), ("--search", ""), ("--objective", "k"),
+                          ("--search", "racy"), ("--search", ""), ("--delta", 0), ("--delta", 1), ("--delta", "x"),
+                          ("--epsilon", "200%"), ("--epsilon", "-1%"), ("--objective", "k"),
                           ("--batch-tokens", "0"), ("--threads", "5000"), ("--holdout", "95%"),
                           ("--indexer-precision", "fp4")):
         refused(run("calibrate", "--model", GLM, "--corpus", docs(), "--out", os.path.join(scratch(), "r"), option,

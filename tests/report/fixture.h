@@ -101,6 +101,7 @@ static inline void fixture_trace(struct dsa_results *results, int steps, struct 
 			    .kl_se = cost / 16,
 			    .nll = 2.125 + cost * 0.3,
 			    .documents = 24,
+			    .bound = (double)NAN,
 			};
 			if (cost < best) {
 				best = cost;
@@ -162,6 +163,8 @@ static inline void fixture_fill(struct dsa_results *results, int layers, const c
 	    .layers = layers,
 	    .topk = topk,
 	    .search = "exact",
+	    .delta = (double)NAN,
+	    .epsilon = (double)NAN,
 	    .budget = {.kl = 0.02, .nll = (double)NAN, .kl_p99 = (double)NAN, .top1 = (double)NAN, .max_shared = -1},
 	    .model_name = names[0],
 	    .architecture = "glm_moe_dsa",

@@ -1,0 +1,58 @@
+/* racing.h: which candidates of a step need no further documents (method.md, Racing).
+ *
+ * Candidates see the same documents in the same order, so their differences are paired and what makes a document hard
+ * for all of them cancels. A race looks at the measures after every batch, drops who is worse than the leader beyond
+ * doubt, and ends when one is left or when all that are left are within epsilon of it. It knows
+ * measures and numbers only; its decisions follow from the figures in document order and from nothing else. */
+#ifndef DSA_RACING_H
+#define DSA_RACING_H
+
+#include <stdbool.h>
+
+#include "dsa/arena.h"
+#include "dsa/evaluator.h"
+#include "dsa/metrics.h"
+#include "dsa/status.h"
+
+/* No bound is given before this many documents, nor before half as many of each corpus that has them. */
+enum { DSA_RACE_DOCUMENTS = 16 };
+
+struct dsa_race {
+	enum dsa_objective objective;
+	double alpha;   /* chance of a wrong bound for one pair of candidates, over all looks together */
+	double epsilon; /* nats; the race is over when no survivor can be better than the leader by more */
+	int count, live, leader;
+	bool *racing;  /* (count) still in the race; when it is over, the leader alone */
+	double *bound; /* (count) lower bound of (its objective - the leader's) when it left; NaN while it races */
+	const struct dsa_evaluator_shape *shape;
+	int *population;                 /* (corpora) calibration documents */
+	struct dsa_race_stratum *strata; /* (corpora) of the comparison at hand */
+};
+
+/* A race of count candidates; delta: chance that the committed one is not within epsilon of the best. count may be 1.
+ * 0: nobody leaves who might still be. Memory from arena. */
+DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_shape *shape,
+                                          enum dsa_objective objective, double delta, double epsilon, int count,
+                                          struct dsa_arena *arena, struct dsa_error *err);
+/* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents. True
+ * when the race is over. */
+bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
+
+/* Bounds of (a's objective - b's) over the whole population from the documents that both have seen: ±HUGE_VAL where
+ * these are too few. Over all looks together the truth leaves them with a chance of alpha (method.md). */
+struct dsa_race_interval {
+	double low, difference, high;
+	/* Above 0 only if a is worse: difference less the reach of what is no fixed multiple of b. Documents that are
+	 * hard for both in proportion widen low and high, but say nothing of who is worse. */
+	double worse;
+};
+struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const struct dsa_measure *a,
+                                          const struct dsa_measure *b);
+
+/* The calibration batches in an order of which every prefix covers the corpora in proportion, each corpus' own batches
+ * as they come: each time the batch whose middle comes first in its corpus, of equals the lower corpus. Into order
+ * (shape->batches), *batches of them. */
+DSA_CHECKED enum dsa_status dsa_race_order(const struct dsa_evaluator_shape *shape, int *order, int *batches,
+                                           struct dsa_error *err);
+
+#endif

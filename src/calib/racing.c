@@ -1,0 +1,240 @@
+/* Racing: paired differences of ratio means, a studentised confidence sequence with finite-population correction. */
+#include "dsa/racing.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "dsa/spool.h"
+
+/* What two candidates share: sums over the documents of one corpus that both have seen. */
+struct dsa_race_stratum {
+	int documents;
+	double a, b, tokens;
+};
+
+enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_shape *shape,
+                              enum dsa_objective objective, double delta, double epsilon, int count,
+                              struct dsa_arena *arena, struct dsa_error *err)
+{
+	assert(count > 0 && delta >= 0 && delta < 1 && epsilon >= 0);
+	*race = (struct dsa_race){.objective = objective,
+	                          .alpha = delta / 2 / (count > 1 ? count - 1 : 1), /* two bounds a pair */
+	                          .epsilon = epsilon,
+	                          .count = count,
+	                          .live = count,
+	                          .shape = shape};
+	race->racing = dsa_arena_alloc(arena, (size_t)count, sizeof *race->racing, "the race", err);
+	race->bound = dsa_arena_alloc(arena, (size_t)count, sizeof *race->bound, "the race", err);
+	race->population = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->population, "the race", err);
+	race->strata = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->strata, "the race", err);
+	if (!race->racing || !race->bound || !race->population || !race->strata)
+		return DSA_E_MEMORY;
+	for (int i = 0; i < count; i++) {
+		race->racing[i] = true;
+		race->bound[i] = NAN;
+	}
+	for (int b = 0; b < shape->batches; b++)
+		if (shape->batch[b].split == DSA_CALIBRATION)
+			race->population[shape->batch[b].corpus] += shape->batch[b].count;
+	return DSA_OK;
+}
+
+static double figure(const struct dsa_race *race, const struct dsa_sums *sums)
+{
+	return race->objective == DSA_OBJECTIVE_KL ? sums->kl : sums->nll;
+}
+
+static bool both_saw(const struct dsa_measure *a, const struct dsa_measure *b, int document, int corpus)
+{
+	return a->corpus_of[document] == corpus && a->totals[document].tokens && b->totals[document].tokens;
+}
+
+static struct dsa_race_stratum sum_stratum(const struct dsa_race *race, const struct dsa_measure *a,
+                                           const struct dsa_measure *b, int corpus)
+{
+	struct dsa_race_stratum s = {0};
+	for (int d = 0; d < a->documents; d++) {
+		if (!both_saw(a, b, d, corpus))
+			continue;
+		s.documents++;
+		s.a += figure(race, &a->totals[d]);
+		s.b += figure(race, &b->totals[d]);
+		s.tokens += (double)a->totals[d].tokens;
+	}
+	return s;
+}
+
+/* Variance of the corpus' mean of (a - ratio·b) under sampling without replacement, by the ratio estimator. */
+static double variance_of(const struct dsa_race *race, const struct dsa_measure *a, const struct dsa_measure *b,
+                          int corpus, const struct dsa_race_stratum *s, double ratio)
+{
+	const double k = s->documents, left = 1 - k / race->population[corpus];
+	const double mean = (s->a - ratio * s->b) / s->tokens;
+	double squares = 0;
+	if (!(left > 0))
+		return 0;
+	for (int d = 0; d < a->documents; d++) {
+		if (!both_saw(a, b, d, corpus))
+			continue;
+		double rest = figure(race, &a->totals[d]) - ratio * figure(race, &b->totals[d]) -
+		              mean * (double)a->totals[d].tokens;
+		squares += rest * rest;
+	}
+	return left * (k / (k - 1)) * squares / (s->tokens * s->tokens);
+}
+
+/* How many standard errors the truth may be away. The Bayes factor of Student's t with a unit normal prior on the
+ * effect, (1 + τ)^-1/2 · ((1 + t²/ν) / (1 + t²/(ν(1 + τ))))^((ν+1)/2), is a martingale if the truth is 0 and the
+ * figures are normal, so it exceeds 1/alpha at any look with a chance of at most alpha (Ville). τ is the number of
+ * documents stretched by the finite population, in which the sum is a Brownian bridge: k/(1 - k/N). */
+static double reach(double alpha, double freedom, double tau)
+{
+	double level = pow(sqrt(1 + tau) / alpha, 2 / (freedom + 1));
+	double rest = 1 - level / (1 + tau);
+	return rest > 0 ? sqrt(freedom * (level - 1) / rest) : HUGE_VAL;
+}
+
+/* Half the width of the bounds of (a - ratio·b). */
+static double width_of(const struct dsa_race *race, const struct dsa_measure *a, const struct dsa_measure *b,
+                       const struct dsa_race_stratum *strata, double ratio)
+{
+	double variance = 0, shares = 0, weights = 0;
+	int seen = 0, all = 0;
+	for (int c = 0; c < race->shape->corpora; c++) {
+		const double w = a->weights[c];
+		const int population = race->population[c], documents = strata[c].documents;
+		if (!documents || !(w > 0))
+			continue;
+		weights += w;
+		seen += documents;
+		all += population;
+		if (documents == population)
+			continue;
+		/* The unseen documents' mean is as far from normal as that of as many seen ones. */
+		const int least = documents < population - documents ? documents : population - documents;
+		const double v = w * w * variance_of(race, a, b, c, &strata[c], ratio);
+		variance += v;
+		shares += v * v / (least > 1 ? least - 1 : 0.5);
+	}
+	if (!(variance > 0)) /* nothing unseen, or no two documents differ */
+		return isnan(variance) ? HUGE_VAL : 0;
+	/* Welch and Satterthwaite: the documents that would give a variance known as well as this one. */
+	double freedom = variance * variance / shares;
+	return reach(race->alpha, freedom, seen / (1 - (double)seen / all)) * sqrt(variance) / weights;
+}
+
+struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const struct dsa_measure *a,
+                                          const struct dsa_measure *b)
+{
+	const struct dsa_race_interval nothing = {-HUGE_VAL, NAN, HUGE_VAL, -HUGE_VAL};
+	double weights = 0, mean_a = 0, mean_b = 0;
+	int seen = 0, all = 0;
+	for (int c = 0; c < race->shape->corpora; c++) {
+		const double w = a->weights[c];
+		const int population = race->population[c];
+		race->strata[c] = sum_stratum(race, a, b, c);
+		const struct dsa_race_stratum *s = &race->strata[c];
+		if (!population || !(w > 0))
+			continue;
+		if (s->documents < population && s->documents < DSA_RACE_DOCUMENTS / 2)
+			return nothing;
+		weights += w;
+		mean_a += w * (s->a / s->tokens);
+		mean_b += w * (s->b / s->tokens);
+		seen += s->documents;
+		all += population;
+	}
+	if (seen < all && seen < DSA_RACE_DOCUMENTS)
+		return nothing;
+	const double difference = (mean_a - mean_b) / weights, width = width_of(race, a, b, race->strata, 1);
+	struct dsa_race_interval out = {difference - width, difference, difference + width, difference - width};
+	if (mean_a > 0 && mean_b > 0)
+		out.worse = difference - width_of(race, a, b, race->strata, mean_a / mean_b);
+	return out;
+}
+
+static void find_leader(struct dsa_race *race, const struct dsa_measure *measures)
+{
+	double lowest = HUGE_VAL;
+	for (int i = 0; i < race->count; i++) {
+		double objective, se;
+		if (!race->racing[i])
+			continue;
+		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
+		if (!(objective < lowest))
+			continue;
+		lowest = objective;
+		race->leader = i;
+	}
+}
+
+static void leave(struct dsa_race *race, int candidate, double bound)
+{
+	race->racing[candidate] = false;
+	race->bound[candidate] = bound;
+	race->live--;
+}
+
+bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
+{
+	double furthest = 0;
+	find_leader(race, measures);
+	for (int i = 0; i < race->count; i++) {
+		if (!race->racing[i] || i == race->leader)
+			continue;
+		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
+		if (bounds.worse > 0)
+			leave(race, i, bounds.worse);
+		else if (!(-bounds.low <= furthest)) /* a figure that is no number keeps the race going */
+			furthest = -bounds.low;
+	}
+	if (race->live > 1 && furthest <= race->epsilon)
+		for (int i = 0; i < race->count; i++)
+			if (race->racing[i] && i != race->leader)
+				leave(race, i, dsa_race_compare(race, &measures[i], &measures[race->leader]).low);
+	return race->live == 1;
+}
+
+static int next_batch(const struct dsa_evaluator_shape *shape, int from, int corpus)
+{
+	while (from < shape->batches &&
+	       (shape->batch[from].corpus != corpus || shape->batch[from].split != DSA_CALIBRATION))
+		from++;
+	return from;
+}
+
+enum dsa_status dsa_race_order(const struct dsa_evaluator_shape *shape, int *order, int *batches, struct dsa_error *err)
+{
+	struct cursor {
+		int next, before, all; /* batch; documents in front of it; documents of the corpus */
+	} *cursors = dsa_alloc((size_t)shape->corpora, sizeof *cursors, "the order of the batches", err);
+	if (!cursors)
+		return DSA_E_MEMORY;
+	for (int c = 0; c < shape->corpora; c++)
+		cursors[c].next = next_batch(shape, 0, c);
+	for (int b = 0; b < shape->batches; b++)
+		if (shape->batch[b].split == DSA_CALIBRATION)
+			cursors[shape->batch[b].corpus].all += shape->batch[b].count;
+	for (*batches = 0;; ++*batches) {
+		struct cursor *first = NULL;
+		double earliest = HUGE_VAL;
+		for (int c = 0; c < shape->corpora; c++) {
+			struct cursor *cursor = &cursors[c];
+			if (cursor->next == shape->batches)
+				continue;
+			double middle = (cursor->before + shape->batch[cursor->next].count / 2.0) / cursor->all;
+			if (middle < earliest) {
+				earliest = middle;
+				first = cursor;
+			}
+		}
+		if (!first)
+			break;
+		order[*batches] = first->next;
+		first->before += shape->batch[first->next].count;
+		first->next = next_batch(shape, first->next + 1, shape->batch[first->next].corpus);
+	}
+	free(cursors);
+	return DSA_OK;
+}
