@@ -4,10 +4,17 @@
 #   CUDA     auto | 0 | 1                  this version has no GPU backend: auto and 0 build for the CPU, 1 says so and stops
 #   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
 #   CC       gcc | clang
+#   V        1: show whole commands
 CONFIG ?= release
 CUDA   ?= auto
 STATIC ?= 0
+Q      := $(if $(V),,@)
 CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
+
+# All cores, unless the caller says otherwise.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
 
 B := build/$(CONFIG)$(if $(filter 1,$(STATIC)),-static)$(if $(filter gcc,$(CC)),,-$(notdir $(CC)))
 
@@ -68,15 +75,17 @@ all: $B/dsacal
 	@ln -sfn $(patsubst build/%,%,$B)/dsacal build/dsacal
 
 $B/dsacal: $(CLI_OBJ) $B/libdsacal.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $B/libdsacal.a: $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$Q$(AR) rcs $@ $^
 
 $B/%.o: %.c $B/flags.stamp
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
+	@echo "  CC    $<"
+	$Q$(CC) $(CFLAGS) -c -o $@ $<
 
 # a·b + c may be one rounding: half the time of the inner loops, and the same in every loop of a build.
 $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
@@ -94,7 +103,8 @@ FORCE:
 
 $B/tests/%: tests/%.c $B/libdsacal.a $B/flags.stamp
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -Itests -o $@ $< $B/libdsacal.a $(LDFLAGS) $(LIBS) -lcmocka
+	@echo "  CC    $<"
+	$Q$(CC) $(CFLAGS) -Itests -o $@ $< $B/libdsacal.a $(LDFLAGS) $(LIBS) -lcmocka
 
 .PHONY: unit
 ## unit: build and run the unit tests of this configuration
