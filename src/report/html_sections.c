@@ -194,7 +194,8 @@ void html_steps(struct dsa_text *text, const struct dsa_results *results)
 		const struct dsa_step *step = &trace->steps[i];
 		const struct dsa_candidate *second = NULL;
 		for (int c = 0; c < step->candidate_count; c++)
-			if (step->candidates[c].layer != step->flip &&
+			/* Who left a race early has figures over fewer documents, which do not compare. */
+			if (step->candidates[c].layer != step->flip && isnan(step->candidates[c].bound) &&
 			    (!second || step->candidates[c].objective < second->objective))
 				second = &step->candidates[c];
 		bool emitted = !strcmp(step->pattern, results->pattern);

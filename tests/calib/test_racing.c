@@ -307,8 +307,11 @@ static void near_ties_run_to_the_end_unless_epsilon_covers_them(void **state)
 	(void)state;
 	struct outcome out;
 	struct toy toy;
-	for (int wide = 0; wide < 2; wide++) {
-		struct dsa_search_options options = racing(0.01, wide ? 4 : 0.001);
+	/* Nothing, everything, then a little less and a little more than the first look needs. */
+	double epsilon[] = {0.001, 100, 0, 0};
+	int documents[4];
+	for (int i = 0; i < 4; i++) {
+		struct dsa_search_options options = racing(0.01, epsilon[i]);
 		options.budget.max_shared = 1;
 		toy_init(&toy, "FFF", close_pair);
 		for (int d = 0; d < 48; d++)
@@ -318,15 +321,24 @@ static void near_ties_run_to_the_end_unless_epsilon_covers_them(void **state)
 		const struct dsa_step *step = &out.trace.steps[0];
 		assert_int_equal(step->calibration.documents, 48);
 		const struct dsa_candidate *other = &step->candidates[step->flip == 1];
-		if (wide) {
-			assert_true(other->documents < 48 && other->bound >= -4 && other->bound <= 0);
-		} else {
+		documents[i] = other->documents;
+		if (i == 1) {
+			assert_true(other->documents < 48 && other->bound < 0);
+			epsilon[2] = -0.99 * other->bound;
+			epsilon[3] = -1.01 * other->bound;
+		}
+		if (i)
+			assert_true(isnan(other->bound) || -other->bound <= epsilon[i]);
+		if (!i) {
 			assert_int_equal(step->flip, 2);
 			assert_true(other->documents == 48 && isnan(other->bound));
 			assert_true(near(other->objective, 1.002));
 		}
 		release(&out);
 	}
+	assert_int_equal(documents[1], 18); /* six batches of three */
+	assert_true(documents[2] > 18);
+	assert_int_equal(documents[3], 18);
 }
 
 static double tabled(const struct toy *toy, int document, const char *pattern)
