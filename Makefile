@@ -136,7 +136,7 @@ test-san:
 	@DSACAL=build/asan/dsacal scripts/run_tests.sh build/asan sanitizers
 
 # What takes minutes there, and says little of memory: 200 MB streamed, long documents, whole searches.
-VALGRIND_SKIP := calib/test_model_evaluator calib/test_search data/test_corpus model/test_demo_golden model/test_demo_model
+VALGRIND_SKIP := calib/test_model_evaluator calib/test_racing calib/test_search data/test_corpus model/test_demo_golden model/test_demo_model
 VALGRIND_UNIT := $(filter-out $B/tests/backend/% $(VALGRIND_SKIP:%=$B/tests/%),$(UNIT))
 
 .PHONY: test-valgrind

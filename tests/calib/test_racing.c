@@ -94,6 +94,13 @@ static void report(const char *name, const struct tally *tally)
 	              (double)tally->asked / (double)tally->full);
 }
 
+/* Sanitizers look at memory, for which fewer do. */
+#ifdef __SANITIZE_ADDRESS__
+enum { PROBLEMS = 60, PAIRS = 100 };
+#else
+enum { PROBLEMS = 1000, PAIRS = 2000 };
+#endif
+
 static void the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems(void **state)
 {
 	(void)state;
@@ -108,7 +115,7 @@ static void the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems(v
 	enum { KINDS = sizeof kinds / sizeof kinds[0] };
 	struct tally tallies[KINDS] = {{0}};
 	int outside = 0;
-	for (uint64_t seed = 1; seed <= 1000; seed++) {
+	for (uint64_t seed = 1; seed <= PROBLEMS; seed++) {
 		const int k = (int)(seed % KINDS);
 		struct problem problem = {.seed = seed, .common = kinds[k].common, .own = kinds[k].own};
 		for (int l = 1; l < 17; l++)
@@ -119,7 +126,7 @@ static void the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems(v
 		report(kinds[k].name, &tallies[k]);
 		outside += tallies[k].outside;
 	}
-	assert_true(outside <= 10);
+	assert_true(outside <= PROBLEMS / 100);
 	/* It does save, where there is anything to tell apart; and what cannot be told apart it does not guess. */
 	assert_true((double)tallies[0].asked < 0.6 * (double)tallies[0].full);
 	assert_true((double)tallies[3].asked < 0.5 * (double)tallies[3].full);
@@ -175,12 +182,12 @@ static void the_bounds_lose_the_truth_no_more_often_than_they_say(void **state)
 	} kinds[] = {{0.05, 0, 0.05},    {0.05, 0.5, 0.075},  {0.05, 1.5, 0.3},
 	             {0.0005, 0, 0.001}, {0.0005, 0.5, 0.01}, {0.0005, 1.5, 0.2}};
 	for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
-		const double lost = lost_truths(2000, kinds[k].alpha, kinds[k].sigma, false);
-		const double worse = lost_truths(2000, kinds[k].alpha, kinds[k].sigma, true);
+		const double lost = lost_truths(PAIRS, kinds[k].alpha, kinds[k].sigma, false);
+		const double worse = lost_truths(PAIRS, kinds[k].alpha, kinds[k].sigma, true);
 		print_message("alpha %g, sigma %g: 0 left the bounds in %.4f, 'worse' was wrong in %.4f\n",
 		              kinds[k].alpha, kinds[k].sigma, lost, worse);
-		assert_true(lost <= kinds[k].most && worse <= lost);
-		assert_true(lost > 0.002 || kinds[k].alpha < 0.01); /* not by being useless */
+		assert_true((PAIRS < 2000 || lost <= kinds[k].most) && worse <= lost);
+		assert_true(PAIRS < 2000 || lost > 0.002 || kinds[k].alpha < 0.01); /* not by being useless */
 	}
 }
 
