@@ -91,6 +91,7 @@ $B/%.o: %.c $B/flags.stamp
 $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
 
 $B/flags.stamp: FORCE
+	@test -n "$(BLIS_DIR)" || { echo "dsacal: libraries are missing; scripts/bootstrap.sh installs them" >&2; exit 2; }
 	$(call stamp,$(FLAGS))
 
 # The version and commit are compiled into one file only, which is remade when they change.
@@ -158,12 +159,13 @@ check-long:
 	@scripts/check_long.sh
 
 .PHONY: check
-## check: formatting, layering, linter, and a build with clang
+## check: formatting, layering, linter, a build with clang and a static one
 check:
 	@scripts/bootstrap.sh check
 	@scripts/check_layering.sh
 	@scripts/check_style.sh
 	@$(MAKE) --no-print-directory CC=clang all units
+	@$(MAKE) --no-print-directory STATIC=1 all
 	@scripts/check_lint.sh
 
 .PHONY: bench

@@ -15,7 +15,7 @@ packages=(gcc g++ make git zstd libblis-dev libyaml-dev libzstd-dev libjansson-d
 case $level in
 build) ;;
 test) packages+=(libcmocka-dev python3 python3-venv bc) ;;
-check) packages+=(libcmocka-dev python3 python3-venv bc clang clang-format clang-tidy valgrind tidy) ;;
+check) packages+=(libcmocka-dev python3 python3-venv bc clang libomp-dev clang-format clang-tidy valgrind tidy) ;;
 *)
 	echo "usage: scripts/bootstrap.sh [build|test|check]" >&2
 	exit 2

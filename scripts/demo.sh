@@ -3,10 +3,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 run=build/demo
-rm -rf "$run"
+# A finished run gives way to a new one; one that was interrupted goes on.
+if [ -e "$run/report.html" ]; then rm -rf "$run"; fi
 build/dsacal calibrate \
 	--model calib_data/demo \
 	--corpus legal=calib_data/demo/legal.jsonl.zst \
 	--corpus rag=calib_data/demo/rag.jsonl.zst \
 	--holdout 25% --host-memory 1GiB \
-	--out "$run" "$@"
+	--out "$run" --resume "$@"

@@ -21,9 +21,8 @@ enum dsa_status dsa_backend_open(struct dsa_backend **out, const struct dsa_back
 	if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0)
 		return dsa_cpu_open(out, options, err);
 	if (names_cuda(device))
-		return dsa_fail(
-		    err, DSA_E_DEVICE,
-		    "device %s: this program was built without CUDA; use --device cpu, or build with CUDA=1", device);
+		return dsa_fail(err, DSA_E_DEVICE, "device %s: this version has no GPU backend; use --device cpu",
+		                device);
 	return dsa_fail(err, DSA_E_USAGE, "device %s: expected auto, cpu, cuda or cuda:INDEX", device);
 }
 

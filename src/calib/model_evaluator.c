@@ -509,7 +509,7 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 	    dsa_states_open(&me->states, me->shape.layers, me->shape.batches, image, plan.pool, err);
 	if (status)
 		return status;
-	dsa_log_line(me->log, DSA_LOG_INFO,
+	dsa_log_line(me->log, DSA_LOG_DEBUG,
 	             "state pool: %.0f MiB for prefixes and reference, %.0f MiB for states of %.1f MiB per layer",
 	             (double)plan.kept / 1048576.0, (double)plan.pool / 1048576.0, (double)plan.state / 1048576.0);
 	return DSA_OK;

@@ -80,8 +80,10 @@ int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal
 		status = dsa_session_describe(&session, &results, &err);
 	if (!status)
 		status = dsa_run_files_write(session.run, &results, &session.arena, &err);
-	if (!status)
+	if (!status) {
+		dsa_terminal_clear(terminal);
 		status = dsa_print_results(&results, session.run, options->json, &err);
+	}
 	if (status == DSA_E_INTERRUPTED)
 		dsa_error_prefix(&err, RESUMABLE, options->out);
 	if (status) {

@@ -50,8 +50,10 @@ int dsa_cmd_evaluate(const struct dsa_cli_options *options, struct dsa_terminal 
 	if (status)
 		return dsa_terminal_fail(terminal, status, &err);
 	status = evaluate(&session, &results, &broken, &err);
-	if (!status)
+	if (!status) {
+		dsa_terminal_clear(terminal);
 		status = dsa_print_evaluation(&results, broken, options->json, &err);
+	}
 	if (status)
 		code = dsa_terminal_fail(terminal, status, &err);
 	else if (broken != DSA_BOUND_NONE)

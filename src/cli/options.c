@@ -122,6 +122,27 @@ static bool one_of(const char *choices, const char *value)
 	return false;
 }
 
+/* What a value should have been, in words. */
+static const char *expected_value(const struct dsa_option_row *row)
+{
+	switch (row->kind) {
+	case COUNT:
+		return "a whole number, 0 or more";
+	case SIZE:
+		return "a size such as 512MiB or 4GiB";
+	case REAL:
+		return "a number such as 0.01";
+	case PERCENT:
+		return "a share such as 20% or 0.2";
+	case TEXT:
+	case CHOICE:
+	case LIST:
+	case FLAG:
+		break;
+	}
+	return row->argument;
+}
+
 enum dsa_status dsa_option_store(struct dsa_cli_options *options, const struct dsa_option_row *row, const char *value,
                                  struct dsa_error *err)
 {
@@ -159,7 +180,8 @@ enum dsa_status dsa_option_store(struct dsa_cli_options *options, const struct d
 		break;
 	}
 	if (!good)
-		return dsa_fail(err, DSA_E_USAGE, "--%s: found '%s', expected %s", row->name, value, row->argument);
+		return dsa_fail(err, DSA_E_USAGE, "--%s: found '%s', expected %s", row->name, value,
+		                expected_value(row));
 	return DSA_OK;
 }
 

@@ -60,6 +60,7 @@ static enum dsa_status write_files(struct dsa_session *session, const struct dsa
 		dsa_text_figure(&text, sum / (results->layers > 1 ? results->layers - 1 : 1));
 		dsa_text_add(&text, " of their selections on average\n");
 	}
+	dsa_terminal_clear(session->terminal);
 	return dsa_print_text(&text, "the overlap", err);
 }
 

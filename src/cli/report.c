@@ -39,6 +39,11 @@ static enum dsa_status write_report(const char *run, const char *figures, struct
 	enum dsa_status status = dsa_file_join(&arena, run, "results.json", &path, err);
 	if (!status)
 		status = dsa_results_json_load(&results, path, &arena, err);
+	if (status == DSA_E_MISSING)
+		status = dsa_fail(err, DSA_E_INPUT,
+		                  "%s holds no results.json: it is no run directory, or the run has not finished "
+		                  "(calibrate --resume goes on with it)",
+		                  run);
 	if (!status) {
 		dsa_html_write(&html, &results);
 		status = dsa_write_text(&html, run, "report.html", &arena, err);

@@ -62,6 +62,9 @@ enum dsa_status dsa_cli_pattern(const char *value, const char *what, int layers,
 		*pattern = value;
 	} else {
 		enum dsa_status status = dsa_pattern_yaml_load(&file, value, log, arena, err);
+		if (status == DSA_E_MISSING)
+			return dsa_fail(err, DSA_E_USAGE, "%s: '%s' is neither a string of F and S nor a file", what,
+			                value);
 		if (status)
 			return status;
 		*pattern = file.pattern;

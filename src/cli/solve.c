@@ -33,6 +33,11 @@ static enum dsa_status open_replay(struct replay *replay, const char *run, const
 		status = dsa_file_join(&replay->arena, run, "journal", &journal, err);
 	if (!status)
 		status = dsa_results_json_load(&replay->before, results, &replay->arena, err);
+	if (status == DSA_E_MISSING)
+		status = dsa_fail(err, DSA_E_INPUT,
+		                  "%s holds no results.json: it is no run directory, or the run has not finished "
+		                  "(calibrate --resume goes on with it)",
+		                  run);
 	if (!status)
 		status = dsa_spool_open(&replay->spool, tokens, err);
 	if (!status)

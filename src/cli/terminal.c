@@ -64,7 +64,7 @@ double dsa_terminal_seconds(const struct dsa_terminal *terminal)
 	return now() - terminal->started;
 }
 
-static void wipe_bar(struct dsa_terminal *terminal)
+void dsa_terminal_clear(struct dsa_terminal *terminal)
 {
 	if (terminal->drawn)
 		fputs("\r\033[K", stderr);
@@ -99,7 +99,7 @@ static void line(void *context, enum dsa_log_level level, const char *text)
 		shown = false;
 	if (!shown)
 		return;
-	wipe_bar(terminal);
+	dsa_terminal_clear(terminal);
 	if (level == DSA_LOG_WARN)
 		fputs(terminal->colour ? "\033[33mwarning:\033[0m " : "warning: ", stderr);
 	put_flat(stderr, text);
@@ -159,6 +159,7 @@ void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_optio
 	                                  .quiet = options->quiet,
 	                                  .verbose = options->verbose,
 	                                  .silent_progress = options->no_progress,
+	                                  .step = -1,
 	                                  .started = now()};
 	terminal->last_line = terminal->started;
 	terminal->log = (struct dsa_log){.line = line, .context = terminal};
@@ -175,7 +176,7 @@ enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, const char *p
 
 void dsa_terminal_close(struct dsa_terminal *terminal)
 {
-	wipe_bar(terminal);
+	dsa_terminal_clear(terminal);
 	if (terminal->file)
 		fclose(terminal->file);
 	terminal->file = NULL;
@@ -183,7 +184,7 @@ void dsa_terminal_close(struct dsa_terminal *terminal)
 
 int dsa_terminal_fail(struct dsa_terminal *terminal, enum dsa_status code, const struct dsa_error *err)
 {
-	wipe_bar(terminal);
+	dsa_terminal_clear(terminal);
 	fputs(terminal->colour ? "\033[31mdsacal:\033[0m " : "dsacal: ", stderr);
 	put_flat(stderr, err->text);
 	putc('\n', stderr);

@@ -26,6 +26,8 @@ struct dsa_terminal {
 void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_options *options);
 /* Log lines also go to the end of path from now on. */
 DSA_CHECKED enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, const char *path, struct dsa_error *err);
+/* Removes a drawn bar, so that what is printed next starts on a line of its own. */
+void dsa_terminal_clear(struct dsa_terminal *terminal);
 void dsa_terminal_close(struct dsa_terminal *terminal);
 /* "dsacal: …" in one line; removes a bar first. Returns the exit status of code. */
 int dsa_terminal_fail(struct dsa_terminal *terminal, enum dsa_status code, const struct dsa_error *err);

@@ -108,6 +108,7 @@ def compare_overlap(name, results):
 
 
 def main():
+    print("calibrating the demo to its last layer: some minutes", flush=True)
     names = ["both"] + (["legal", "rag"] if "--long" in sys.argv else [])
     for name in names:
         golden = json.loads((GOLDEN / f"trace_{name}.json").read_text())
