@@ -80,8 +80,9 @@ enum dsa_status dsa_print_results(const struct dsa_results *results, const char 
 	dsa_text_printf(&text, "%-13s KL ", "noise floor");
 	dsa_text_figure(&text, results->noise_floor);
 	dsa_text_add(&text, "\n");
-	add_work(&text, results);
+	/* Without a run nothing was run: the figures come from a journal. */
 	if (run) {
+		add_work(&text, results);
 		dsa_text_printf(&text, "%-13s ", "files");
 		dsa_text_utf8(&text, run);
 		dsa_text_add(&text, "/pattern.yaml, report.html, results.json, trace.csv, overlap.csv\n");
