@@ -5,15 +5,17 @@
 #   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
 #   CC       gcc | clang
 #   V        1: show whole commands
+#   JOBS     how many files at once, all cores by default
 CONFIG ?= release
 CUDA   ?= auto
+JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 STATIC ?= 0
 Q      := $(if $(V),,@)
 CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
 
-# All cores, unless the caller says otherwise.
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
-MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+# The outermost make hands its jobs to the inner ones.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(JOBS)
 endif
 
 B := build/$(CONFIG)$(if $(filter 1,$(STATIC)),-static)$(if $(filter gcc,$(CC)),,-$(notdir $(CC)))
