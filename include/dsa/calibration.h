@@ -38,6 +38,9 @@ DSA_CHECKED enum dsa_status dsa_calibration_run(struct dsa_results *results, str
 DSA_CHECKED enum dsa_status dsa_calibration_evaluate(struct dsa_results *results, struct dsa_evaluator *evaluator,
                                                      const char *pattern, struct dsa_arena *arena,
                                                      struct dsa_error *err);
+/* Adds the overlap of the reference's selections on one batch; overlap is initialised for the evaluator's shape. */
+DSA_CHECKED enum dsa_status dsa_calibration_overlap(struct dsa_overlap *overlap, struct dsa_evaluator *evaluator,
+                                                    int batch, struct dsa_error *err);
 /* The first bound that evaluate's figures break, by the budget's scope; NONE if all hold. */
 enum dsa_bound dsa_calibration_gate(const struct dsa_results *results, const struct dsa_budget *budget);
 

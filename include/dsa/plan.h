@@ -14,6 +14,10 @@
 #include "dsa/forward.h"
 #include "dsa/status.h"
 
+/* Candidates whose final hidden states wait together for one pass over the vocabulary: the reference's logits are
+ * computed once for all of them. More gain nothing once the reference's share is small. */
+enum { DSA_TOGETHER = 16 };
+
 struct dsa_plan {
 	/* The search on calibration batches. */
 	int candidates;      /* layers that can be flipped: F in the reference, not locked, not layer 0 */

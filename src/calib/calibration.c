@@ -100,11 +100,17 @@ static enum dsa_status take_overlap(void *context, const struct dsa_doc_overlap 
 	return DSA_OK;
 }
 
+enum dsa_status dsa_calibration_overlap(struct dsa_overlap *overlap, struct dsa_evaluator *evaluator, int batch,
+                                        struct dsa_error *err)
+{
+	struct overlap_taker taker = {overlap, evaluator->shape->corpus_of};
+	const struct dsa_sink sink = {.overlap = take_overlap, .context = &taker};
+	return evaluator->overlap(evaluator, batch, &sink, err);
+}
+
 /* The base first: its overlap shares the run with it, and what follows is measured against it. */
 static enum dsa_status measure_base(struct calibration *c)
 {
-	struct overlap_taker taker = {&c->results->overlap, c->shape->corpus_of};
-	const struct dsa_sink overlap_sink = {.overlap = take_overlap, .context = &taker};
 	const char *reference = c->shape->reference;
 	struct dsa_measure measure;
 	struct dsa_arena scratch;
@@ -117,7 +123,7 @@ static enum dsa_status measure_base(struct calibration *c)
 		status = measure_start(c->shape, &measure, &scratch, c->err);
 	for (int b = 0; b < c->shape->batches && !status; b++) {
 		if (c->options->overlap && c->shape->batch[b].split == DSA_CALIBRATION)
-			status = c->evaluator->overlap(c->evaluator, b, &overlap_sink, c->err);
+			status = dsa_calibration_overlap(&c->results->overlap, c->evaluator, b, c->err);
 		if (!status)
 			status = dsa_measure_batch(&measure, c->evaluator, reference, &reference, 1, b, 0, c->err);
 		if (!status)

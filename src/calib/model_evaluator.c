@@ -8,10 +8,6 @@
 #include "dsa/plan.h"
 #include "dsa/states.h"
 
-/* Candidates whose final hidden states wait together for one pass over the vocabulary: the base's logits are computed
- * once for all of them. More gain nothing once the base's share is small. */
-enum { TOGETHER = 16 };
-
 /* What is kept of one batch beside its states: both are needed by every pattern asked on it. */
 struct kept {
 	struct dsa_prefix *prefix; /* keys of positions below K; NULL: none kept */
@@ -306,8 +302,8 @@ static void *candidate_slot(const struct model_evaluator *me, int slot)
 static enum dsa_status evaluate_some(struct model_evaluator *me, const struct dsa_ask *ask, int first, int count,
                                      const struct dsa_sink *sink, struct dsa_error *err)
 {
-	struct dsa_tensor candidates[TOGETHER];
-	int64_t executed[TOGETHER] = {0};
+	struct dsa_tensor candidates[DSA_TOGETHER];
+	int64_t executed[DSA_TOGETHER] = {0};
 	enum dsa_status status = need_reference(me, &executed[0], err);
 	for (int i = 0; i < count && !status; i++) {
 		const char *pattern = ask->patterns[first + i];
@@ -523,7 +519,7 @@ static enum dsa_status take_memory(struct model_evaluator *me, struct dsa_error 
 	/* At most 256 MiB of waiting candidates, at least one. */
 	size_t each = hidden_bytes(me, most.scored);
 	size_t fit = ((size_t)256 << 20) / (each ? each : 1);
-	me->together = me->naive || fit < 1 ? 1 : fit < TOGETHER ? (int)fit : TOGETHER;
+	me->together = me->naive || fit < 1 ? 1 : fit < DSA_TOGETHER ? (int)fit : DSA_TOGETHER;
 	me->documents = dsa_arena_alloc(&me->arena, documents, sizeof *me->documents, "documents", err);
 	me->scored_of = dsa_arena_alloc(&me->arena, documents, sizeof *me->scored_of, "documents", err);
 	me->position = dsa_arena_alloc(&me->arena, scored, sizeof *me->position, "scored positions", err);

@@ -5,9 +5,6 @@
 
 #include "dsa/spool.h"
 
-/* Candidates whose products with the vocabulary share one of the base (model_evaluator.c). */
-enum { TOGETHER = 16 };
-
 static int64_t times(int64_t a, int64_t b)
 {
 	int64_t product;
@@ -81,7 +78,7 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 		if (is_candidate(shape, locked, l))
 			units += (layers - l) * (1 + n++);
 	for (int64_t left = n; left > 0; left--)
-		products += left + (savings ? (left + TOGETHER - 1) / TOGETHER : left);
+		products += left + (savings ? (left + DSA_TOGETHER - 1) / DSA_TOGETHER : left);
 	plan->candidates = (int)n;
 	plan->evaluations = n * (n + 1) / 2;
 	const int64_t once = times(calibration.tokens, layers);

@@ -6,31 +6,15 @@
 #include "session.h"
 #include "summary.h"
 
-struct taker {
-	struct dsa_overlap *overlap;
-	const int *corpus_of;
-};
-
-static enum dsa_status take(void *context, const struct dsa_doc_overlap *documents, int count, struct dsa_error *err)
-{
-	struct taker *taker = context;
-	(void)err;
-	for (int d = 0; d < count; d++)
-		dsa_overlap_add(taker->overlap, taker->corpus_of[documents[d].document], &documents[d]);
-	return DSA_OK;
-}
-
 static enum dsa_status measure(struct dsa_session *session, struct dsa_results *results, struct dsa_error *err)
 {
 	struct dsa_evaluator *evaluator = session->evaluator;
 	const struct dsa_evaluator_shape *shape = evaluator->shape;
 	const struct dsa_search_progress *progress = &session->terminal->progress;
-	struct taker taker = {&results->overlap, shape->corpus_of};
-	const struct dsa_sink sink = {.overlap = take, .context = &taker};
 	enum dsa_status status =
 	    dsa_overlap_init(&results->overlap, shape->corpora, shape->layers, shape->topk, &session->arena, err);
 	for (int b = 0; b < shape->batches && !status; b++) {
-		status = evaluator->overlap(evaluator, b, &sink, err);
+		status = dsa_calibration_overlap(&results->overlap, evaluator, b, err);
 		if (!status)
 			progress->step(progress->context, 0, 1, b + 1, shape->batches);
 	}

@@ -447,6 +447,7 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 	results->expert_inner = config->expert_inner;
 	results->experts = config->router.experts;
 	results->experts_per_token = config->router.chosen + config->shared_experts;
+	results->dense_layers = 0;
 	for (int l = 0; l < config->layers; l++)
 		results->dense_layers += !config->moe[l];
 	enum dsa_status status = describe_corpora(session, results, err);
