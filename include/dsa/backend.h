@@ -79,10 +79,10 @@ struct dsa_row_figures {
 };
 
 struct dsa_backend_limits {
-	int64_t rows; /* most query rows of a call */
+	int64_t rows; /* most query rows of a call, the backend's tile but for gather, compare and overlap */
 	int64_t keys; /* most key rows */
-	int hidden, heads, latent, rope, topk, vocab, experts, chosen, expert_inner, index_heads,
-	    index_dim;   /* most of each: D H c r K V E, experts per token, m, h, d */
+	int layers, hidden, heads, latent, rope, topk, vocab, experts, chosen, expert_inner, index_heads,
+	    index_dim;   /* most of each: L D H c r K V E, experts per token, m, h, d */
 	int max_context; /* longest document */
 };
 
@@ -193,6 +193,7 @@ struct dsa_backend {
 	const struct dsa_ops *ops;
 	enum dsa_dtype act;    /* activations between products */
 	enum dsa_dtype weight; /* weights of products */
+	int tile;              /* rows that a forward pass takes through a layer's operators together */
 	char name[96];         /* "cpu: 2 threads, BLIS 0.9.0", "cuda:0: NVIDIA H100 80GB HBM3" */
 	const struct dsa_log *log;
 };
