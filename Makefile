@@ -1,7 +1,7 @@
 # dsacal: one Makefile, one program.
 #
 #   CONFIG   release | asan | debug | valgrind      objects and program live in build/<configuration>/
-#   CUDA     auto | 0 | 1                  this version has no GPU backend: auto and 0 build for the CPU, 1 says so and stops
+#   CUDA     auto | 0 | 1                  auto: with the GPU backend where nvcc is; 1: or stop. NVCC names another nvcc
 #   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
 #   CC       gcc | clang
 #   V        1: show whole commands
@@ -58,29 +58,43 @@ FLAGS := $(CC) $(CFLAGS) $(LDFLAGS) $(LIBS)
 # Writes a line into the target if it is not what the target holds.
 stamp = @mkdir -p $(@D); echo '$(subst ','\'',$(1))' | cmp -s - $@ || echo '$(subst ','\'',$(1))' > $@
 
+# The GPU backend: kernels for one generation of GPUs, the runtime linked in, cuBLASLt looked for when a GPU is opened.
+NVCC      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+WITH_CUDA := $(if $(filter 1,$(CUDA)),1,$(if $(filter 0,$(CUDA))$(filter asan valgrind,$(CONFIG)),,$(if $(NVCC),1)))
+ifeq ($(CUDA)$(NVCC),1)
+$(error CUDA=1: there is no nvcc; install the CUDA Toolkit (12.8 or newer), name it with NVCC=, or build for the CPU with CUDA=0)
+endif
+NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a -Iinclude -Ikernels --Werror all-warnings \
+             -Xcompiler -Wall,-Wextra,-Werror
+CUDA_CFLAGS := -isystem $(CUDA_HOME)/include -Ikernels
+
 STAGES  := base data backend model calib report
 LIB_SRC := $(sort $(foreach s,$(STAGES),$(wildcard src/$(s)/*.c)))
+ifneq ($(WITH_CUDA),1)
+LIB_SRC := $(filter-out src/backend/cuda%,$(LIB_SRC))
+else
+KERNEL_SRC := $(sort $(wildcard kernels/*.cu))
+KERNEL_OBJ := $(KERNEL_SRC:%.cu=$B/%.o)
+LIBS       += $(CUDA_HOME)/lib64/libcudart_static.a -ldl -lrt -lpthread -lstdc++
+endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$B/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$B/%.o)
 UNIT_SRC := $(sort $(foreach s,$(STAGES),$(wildcard tests/$(s)/test_*.c)))
 UNIT     := $(UNIT_SRC:%.c=$B/%)
 
-ifeq ($(CUDA),1)
-$(error CUDA=1: this version has no GPU backend yet; leave CUDA out to build for the CPU)
-endif
-
 .PHONY: all
 ## all: build the program, build/dsacal
 all: $B/dsacal
-	@echo "dsacal: CPU-only build$(if $(filter auto,$(CUDA)),$(if $(shell command -v nvcc), (no GPU backend in this version),: no nvcc)): $B/dsacal"
+	@echo "dsacal: $(if $(WITH_CUDA),CPU and GPU build,CPU-only build$(if $(filter auto,$(CUDA)),$(if $(NVCC),,: no nvcc))): $B/dsacal"
 	@ln -sfn $(patsubst build/%,%,$B)/dsacal build/dsacal
 
 $B/dsacal: $(CLI_OBJ) $B/libdsacal.a
 	@echo "  LINK  $@"
 	$Q$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$B/libdsacal.a: $(LIB_OBJ)
+$B/libdsacal.a: $(LIB_OBJ) $(KERNEL_OBJ)
 	@rm -f $@
 	$Q$(AR) rcs $@ $^
 
@@ -89,12 +103,24 @@ $B/%.o: %.c $B/flags.stamp
 	@echo "  CC    $<"
 	$Q$(CC) $(CFLAGS) -c -o $@ $<
 
+$B/kernels/%.o: kernels/%.cu $B/kernels.stamp
+	@mkdir -p $(@D)
+	@echo "  NVCC  $<"
+	$Q$(NVCC) $(NVCCFLAGS) -MD -MP -c -o $@ $<
+
+# Which backends there are is known to one file.
+$B/src/backend/cuda%.o: CFLAGS += $(CUDA_CFLAGS)
+$B/src/backend/registry.o: CFLAGS += $(if $(WITH_CUDA),-DDSA_CUDA)
+
 # a·b + c may be one rounding: half the time of the inner loops, and the same in every loop of a build.
 $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
 
 $B/flags.stamp: FORCE
 	@test -n "$(BLIS_DIR)" || { echo "dsacal: libraries are missing; scripts/bootstrap.sh installs them" >&2; exit 2; }
 	$(call stamp,$(FLAGS))
+
+$B/kernels.stamp: FORCE
+	$(call stamp,$(NVCC) $(NVCCFLAGS))
 
 # The version and commit are compiled into one file only, which is remade when they change.
 $B/version.stamp: FORCE
@@ -187,4 +213,4 @@ clean:
 help:
 	@sed -n 's/^## \([a-z-]*\): /  make \1|/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT:=.d)
+-include $(LIB_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT:=.d)

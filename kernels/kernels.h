@@ -22,6 +22,7 @@ extern "C" {
 /* On the device, one per backend; all bits set: no fault. Written by atomicMin, so the first place is kept. */
 struct kernel_fault {
 	unsigned long long nan_score;  /* key row of the row's own position, of the first row with a NaN index score */
+	unsigned long long bad_router; /* first row of a call with a router score that is not finite */
 	unsigned long long not_finite; /* first element (row · cols + col) of a weight that is not finite */
 };
 
@@ -82,7 +83,7 @@ cudaError_t kernel_add_bias(cudaStream_t stream, struct dsa_tensor x, const floa
 /* route.cu ------------------------------------------------------------------------------------------------------ */
 
 cudaError_t kernel_route(cudaStream_t stream, int32_t *ids, float *weights, struct dsa_tensor logits,
-                         struct dsa_tensor correction, const struct dsa_router *router);
+                         struct dsa_tensor correction, const struct dsa_router *router, struct kernel_fault *fault);
 
 /* experts.cu: pairs (row, n-th expert of the row) = row · chosen + n, sorted by expert, then by pair. -------------- */
 

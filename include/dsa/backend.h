@@ -183,6 +183,10 @@ struct dsa_ops {
 	 * ascending on the device. */
 	enum dsa_status (*overlap)(struct dsa_backend *be, int64_t *counts, const int32_t *const *selections,
 	                           int layers, int topk, int64_t rows, struct dsa_error *err);
+	/* Bytes of device memory that are free and that there are in all. */
+	enum dsa_status (*memory)(struct dsa_backend *be, size_t *free, size_t *total, struct dsa_error *err);
+	/* Scratch that reserve takes; pure. */
+	size_t (*scratch_bytes)(const struct dsa_backend *be, const struct dsa_backend_limits *limits);
 	/* Behind dsa_backend_reserve and dsa_backend_close. */
 	enum dsa_status (*reserve)(struct dsa_backend *be, const struct dsa_backend_limits *limits,
 	                           struct dsa_error *err);
@@ -199,8 +203,9 @@ struct dsa_backend {
 };
 
 struct dsa_backend_options {
-	const char *device; /* "auto", "cpu", "cuda", "cuda:1" */
-	int threads;        /* ≤ 0: all */
+	const char *device;  /* "auto", "cpu", "cuda", "cuda:1" */
+	int threads;         /* ≤ 0: all */
+	uint64_t gpu_memory; /* bytes of device memory that may be taken, 0: all that is free */
 	const struct dsa_log *log;
 };
 
@@ -213,6 +218,10 @@ DSA_CHECKED enum dsa_status dsa_backend_reserve(struct dsa_backend *be, const st
                                                 struct dsa_error *err);
 void dsa_backend_close(struct dsa_backend *be);
 
+/* src/backend/cuda.c, in programs built with CUDA. index < 0: the first device. DSA_E_DEVICE where there is none of the
+ * right kind. */
+DSA_CHECKED enum dsa_status dsa_cuda_open(struct dsa_backend **out, int index,
+                                          const struct dsa_backend_options *options, struct dsa_error *err);
 /* src/backend/cpu.c */
 DSA_CHECKED enum dsa_status dsa_cpu_open(struct dsa_backend **out, const struct dsa_backend_options *options,
                                          struct dsa_error *err);

@@ -39,7 +39,11 @@ size_t dsa_prefix_bytes(const struct dsa_model_config *config, enum dsa_dtype ac
 DSA_CHECKED enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *model, int64_t max_rows,
                                              int64_t max_keys, int max_documents, struct dsa_error *err);
 void dsa_forward_close(struct dsa_forward *forward);
-size_t dsa_forward_bytes(const struct dsa_model_config *config, enum dsa_dtype act, int64_t max_rows, int64_t max_keys);
+size_t dsa_forward_bytes(const struct dsa_model_config *config, const struct dsa_backend *be, int64_t max_rows,
+                         int64_t max_keys);
+/* What such passes ask of the backend's scratch; pure. */
+struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *config, int context, int64_t max_rows,
+                                             int64_t max_keys);
 
 /* Begins a pass. whole: every position is a query row; else positions ≥ min(K, T), and prefix must be filled.
  * With whole and prefix ≠ NULL the prefix is filled as layers run. *rows = R. */

@@ -47,16 +47,21 @@ static size_t larger(size_t a, size_t b)
 	return a > b ? a : b;
 }
 
+static size_t cpu_scratch_bytes(const struct dsa_backend *be, const struct dsa_backend_limits *l)
+{
+	int threads = ((const struct dsa_cpu *)be)->threads;
+	size_t bytes = cpu_select_bytes(l->keys, l->index_dim, l->max_context, threads);
+	bytes = larger(bytes, cpu_attention_bytes(l->heads, l->latent + l->rope, l->topk, threads));
+	bytes = larger(bytes, cpu_route_bytes(l->experts, threads));
+	bytes = larger(bytes, cpu_experts_bytes(l->rows, l->hidden, l->expert_inner, l->experts, l->chosen, threads));
+	bytes = larger(bytes, cpu_compare_bytes(l->vocab, threads));
+	return larger(bytes, cpu_overlap_bytes(l->max_context, threads));
+}
+
 static enum dsa_status cpu_reserve(struct dsa_backend *be, const struct dsa_backend_limits *l, struct dsa_error *err)
 {
 	struct dsa_cpu *cpu = cpu_of(be);
-	size_t bytes = cpu_select_bytes(l->keys, l->index_dim, l->max_context, cpu->threads);
-	bytes = larger(bytes, cpu_attention_bytes(l->heads, l->latent + l->rope, l->topk, cpu->threads));
-	bytes = larger(bytes, cpu_route_bytes(l->experts, cpu->threads));
-	bytes =
-	    larger(bytes, cpu_experts_bytes(l->rows, l->hidden, l->expert_inner, l->experts, l->chosen, cpu->threads));
-	bytes = larger(bytes, cpu_compare_bytes(l->vocab, cpu->threads));
-	bytes = larger(bytes, cpu_overlap_bytes(l->max_context, cpu->threads));
+	size_t bytes = cpu_scratch_bytes(be, l);
 	cpu->max_context = l->max_context > cpu->max_context ? l->max_context : cpu->max_context;
 	if (bytes <= cpu->scratch_bytes)
 		return DSA_OK;
@@ -101,6 +106,8 @@ static const struct dsa_ops cpu_ops = {
     .compare = cpu_compare,
     .logits = cpu_logits,
     .overlap = cpu_overlap,
+    .memory = cpu_memory,
+    .scratch_bytes = cpu_scratch_bytes,
     .reserve = cpu_reserve,
     .close = cpu_close,
 };
@@ -117,7 +124,8 @@ enum dsa_status dsa_cpu_open(struct dsa_backend **out, const struct dsa_backend_
 		free(cpu);
 		return status;
 	}
-	cpu->base = (struct dsa_backend){.ops = &cpu_ops, .act = DSA_F32, .weight = DSA_F32, .log = options->log};
+	cpu->base = (struct dsa_backend){
+	    .ops = &cpu_ops, .act = DSA_F32, .weight = DSA_F32, .tile = CPU_TILE, .log = options->log};
 	snprintf(cpu->base.name, sizeof cpu->base.name, "cpu: %d thread%s, BLIS %s", cpu->threads,
 	         cpu->threads == 1 ? "" : "s", bli_info_get_version_str());
 	*out = &cpu->base;

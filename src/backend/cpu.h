@@ -17,6 +17,8 @@
 
 #include "dsa/backend.h"
 
+enum { CPU_TILE = 2048 };
+
 struct cpu_fault {
 	enum dsa_status code; /* DSA_OK: none */
 	char text[160];
@@ -87,6 +89,7 @@ enum dsa_status cpu_upload(struct dsa_backend *be, void *device, const void *hos
 enum dsa_status cpu_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,
                              struct dsa_error *err);
 enum dsa_status cpu_copy(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err);
+enum dsa_status cpu_memory(struct dsa_backend *be, size_t *free, size_t *total, struct dsa_error *err);
 enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
                                 struct dsa_error *err);
 enum dsa_status cpu_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,

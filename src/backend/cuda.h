@@ -51,7 +51,7 @@ struct cuda_products; /* cuda_product.c: the chosen algorithm of every (N, K), b
 
 enum {
 	CUDA_STREAMS = 4,                /* besides the main one, for products of experts */
-	CUDA_STAGING_BYTES = 8 << 20,    /* pinned, two halves: pageable host memory passes through it */
+	CUDA_LANDING_BYTES = 16 << 20,   /* on the device: stored weights on their way to their dtype */
 	CUDA_PRODUCT_WORKSPACE = 4 << 20 /* of each stream */
 };
 
@@ -65,15 +65,15 @@ struct dsa_cuda {
 	cublasLtHandle_t lt;
 	struct cuda_products *products;
 	char *workspace; /* device, (1 + CUDA_STREAMS) · CUDA_PRODUCT_WORKSPACE */
-	char *staging;   /* pinned host */
-	cudaEvent_t staged[2];
-	char *scratch; /* device */
+	char *landing;   /* device */
+	char *scratch;   /* device */
 	size_t scratch_bytes;
 	struct dsa_backend_limits limits; /* as reserved */
 	struct kernel_fault *fault;       /* device */
 	struct kernel_fault *fault_host;  /* pinned */
 	size_t memory_limit;              /* --gpu-memory, 0: none */
-	size_t allocated;                 /* through alloc and reserve */
+	struct cuda_block *blocks;        /* what alloc gave and free has not taken back */
+	size_t taken;                     /* bytes of all of it, scratch included */
 };
 
 static inline struct dsa_cuda *cuda_of(struct dsa_backend *be)
@@ -98,6 +98,14 @@ struct cuda_carve cuda_scratch(struct dsa_cuda *cuda, size_t bytes);
 /* DSA_OK, or DSA_E_DEVICE with what was being done and CUDA's words; an error of the device stays one. */
 enum dsa_status cuda_check(cudaError_t code, const char *doing, struct dsa_error *err);
 
+/* Waits for the stream; the faults found since the last time, which are then forgotten. */
+enum dsa_status cuda_take_fault(struct dsa_cuda *cuda, struct kernel_fault *out, struct dsa_error *err);
+
+/* cuda_memory.c. Device memory that counts against --gpu-memory; DSA_E_MEMORY says what was asked for and is free. */
+enum dsa_status cuda_take(struct dsa_cuda *cuda, size_t bytes, const char *what, void **out, struct dsa_error *err);
+void cuda_give(struct dsa_cuda *cuda, void *memory);
+enum dsa_status cuda_memory(struct dsa_backend *be, size_t *free, size_t *total, struct dsa_error *err);
+
 /* cuda_product.c. A product whose result for a row does not depend on the other rows: one algorithm per (N, K, kind),
  * chosen at one canonical M, no split-K, no stream-K; what the library cannot take goes to kernel_linear.
  * out (R, N) = x (R, K) · w (N, K)ᵀ per batch b of `batches`, at out + b·out_step, x + b·x_step, w + b·w_step elements;
@@ -114,7 +122,7 @@ enum dsa_status cuda_products_open(struct dsa_cuda *cuda, struct dsa_error *err)
 void cuda_products_close(struct dsa_cuda *cuda);
 
 /* Scratch of each operator, pure functions of sizes. */
-size_t cuda_linear_bytes(const struct dsa_backend_limits *limits);
+size_t cuda_linear_bytes(int width, int in); /* of F32 weights (N, M) */
 size_t cuda_experts_bytes(int64_t rows, int hidden, int inner, int experts, int chosen);
 size_t cuda_select_bytes(int64_t rows, int context);
 size_t cuda_compare_bytes(int64_t rows, int vocab);

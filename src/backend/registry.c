@@ -1,6 +1,8 @@
 /* Which backends this program has. */
 #include "dsa/backend.h"
 
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool names_cuda(const char *device)
@@ -18,11 +20,28 @@ enum dsa_status dsa_backend_open(struct dsa_backend **out, const struct dsa_back
 {
 	const char *device = options->device ? options->device : "auto";
 	*out = NULL;
-	if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0)
+	if (strcmp(device, "cpu") == 0)
+		return dsa_cpu_open(out, options, err);
+#ifdef DSA_CUDA
+	if (strcmp(device, "auto") == 0) {
+		if (!dsa_cuda_open(out, -1, options, err))
+			return DSA_OK;
+		dsa_log_line(options->log, DSA_LOG_INFO, "no GPU is used: %s", err ? err->text : "");
+		return dsa_cpu_open(out, options, err);
+	}
+	if (names_cuda(device)) {
+		long index = device[4] ? strtol(device + 5, NULL, 10) : -1;
+		return dsa_cuda_open(out, index > INT_MAX ? INT_MAX : (int)index, options, err);
+	}
+#else
+	if (strcmp(device, "auto") == 0)
 		return dsa_cpu_open(out, options, err);
 	if (names_cuda(device))
-		return dsa_fail(err, DSA_E_DEVICE, "device %s: this version has no GPU backend; use --device cpu",
+		return dsa_fail(err, DSA_E_DEVICE,
+		                "device %s: this program was built without the GPU backend; use --device cpu, or build "
+		                "it where nvcc is, with make CUDA=1",
 		                device);
+#endif
 	return dsa_fail(err, DSA_E_USAGE, "device %s: expected auto, cpu, cuda or cuda:INDEX", device);
 }
 

@@ -102,7 +102,7 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	for (int b = 0; b < shape->batches; b++)
 		most = shape->batch[b].tokens > most ? shape->batch[b].tokens : most;
 	dry->weights = (size_t)dsa_model_weight_bytes(&session->config, session->backend->weight);
-	dry->workspace = dsa_forward_bytes(&session->config, session->backend->act, most, most);
+	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most);
 	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, tokens, &session->config, session->backend->act, dry->limit,

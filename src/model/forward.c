@@ -21,11 +21,12 @@ static struct dsa_tensor carve(struct carver *carver, enum dsa_dtype dtype, int6
 	return t;
 }
 
-static size_t plan(struct workspace *w, const struct dsa_model_config *c, enum dsa_dtype act, int64_t rows,
+static size_t plan(struct workspace *w, const struct dsa_model_config *c, const struct dsa_backend *be, int64_t rows,
                    int64_t keys, void *base)
 {
 	struct carver carver = {.base = base};
-	int64_t tile = rows < FORWARD_TILE ? rows : FORWARD_TILE;
+	enum dsa_dtype act = be->act;
+	int64_t tile = rows < be->tile ? rows : be->tile;
 	int shared = c->expert_inner * c->shared_experts, wide = c->dense_inner > shared ? c->dense_inner : shared;
 	w->residual = carve(&carver, DSA_F32, rows, c->hidden);
 	w->selection = carve(&carver, DSA_I32, rows, c->topk);
@@ -54,10 +55,33 @@ static size_t plan(struct workspace *w, const struct dsa_model_config *c, enum d
 	return carver.used;
 }
 
-size_t dsa_forward_bytes(const struct dsa_model_config *config, enum dsa_dtype act, int64_t max_rows, int64_t max_keys)
+size_t dsa_forward_bytes(const struct dsa_model_config *config, const struct dsa_backend *be, int64_t max_rows,
+                         int64_t max_keys)
 {
 	struct workspace work;
-	return plan(&work, config, act, max_rows, max_keys, NULL);
+	return plan(&work, config, be, max_rows, max_keys, NULL);
+}
+
+struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *c, int context, int64_t max_rows,
+                                             int64_t max_keys)
+{
+	return (struct dsa_backend_limits){
+	    .rows = max_rows,
+	    .keys = max_keys,
+	    .layers = c->layers,
+	    .hidden = c->hidden,
+	    .heads = c->heads,
+	    .latent = c->latent,
+	    .rope = c->rope,
+	    .topk = c->topk,
+	    .vocab = c->vocab,
+	    .experts = c->router.experts,
+	    .chosen = c->router.chosen,
+	    .expert_inner = c->expert_inner,
+	    .index_heads = c->index_heads,
+	    .index_dim = c->index_dim,
+	    .max_context = context,
+	};
 }
 
 enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *model, int64_t max_rows, int64_t max_keys,
@@ -80,28 +104,13 @@ enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *mod
 	forward->host = dsa_alloc((size_t)max_rows, 3 * sizeof *forward->host, "the rows of a pass", err);
 	if (!forward->documents || !forward->host)
 		goto cleanup;
-	struct dsa_backend_limits limits = {
-	    .rows = max_rows,
-	    .keys = max_keys,
-	    .hidden = c->hidden,
-	    .heads = c->heads,
-	    .latent = c->latent,
-	    .rope = c->rope,
-	    .topk = c->topk,
-	    .vocab = c->vocab,
-	    .experts = c->router.experts,
-	    .chosen = c->router.chosen,
-	    .expert_inner = c->expert_inner,
-	    .index_heads = c->index_heads,
-	    .index_dim = c->index_dim,
-	    .max_context = model->context,
-	};
+	struct dsa_backend_limits limits = dsa_forward_limits(c, model->context, max_rows, max_keys);
 	status = dsa_backend_reserve(be, &limits, err);
 	if (!status)
-		status = be->ops->alloc(be, dsa_forward_bytes(c, be->act, max_rows, max_keys),
+		status = be->ops->alloc(be, dsa_forward_bytes(c, be, max_rows, max_keys),
 		                        "activations of a forward pass", &forward->memory, err);
 	if (!status)
-		plan(&forward->work, c, be->act, max_rows, max_keys, forward->memory);
+		plan(&forward->work, c, be, max_rows, max_keys, forward->memory);
 cleanup:
 	if (status) {
 		dsa_forward_close(forward);
@@ -208,8 +217,8 @@ enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, 
 	if (!count)
 		return DSA_OK;
 	enum dsa_status status = ops->upload(f->be, device_index, index, (size_t)count * sizeof *index, err);
-	for (int64_t first = 0; first < count && !status; first += FORWARD_TILE) {
-		int64_t tile = count - first < FORWARD_TILE ? count - first : FORWARD_TILE;
+	for (int64_t first = 0; first < count && !status; first += f->be->tile) {
+		int64_t tile = count - first < f->be->tile ? count - first : f->be->tile;
 		struct dsa_tensor gathered = dsa_tensor_rows(f->work.gathered, 0, tile);
 		status = ops->gather(f->be, gathered, x, device_index + first, err);
 		if (!status)

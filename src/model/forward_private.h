@@ -1,6 +1,6 @@
 /* forward_private.h: inside the forward pass: the workspace, the pass in progress, the prefix.
  *
- * A layer runs in tiles of at most FORWARD_TILE query rows. All of a layer is row by row but for the keys, and a row
+ * A layer runs in tiles of at most as many query rows as the backend says. All of a layer is row by row but for the keys, and a row
  * reads keys of its own and earlier positions only, which this tile or an earlier one has stored; so tiles bound the
  * workspace and change no bit. */
 #ifndef DSA_FORWARD_PRIVATE_H
@@ -8,9 +8,7 @@
 
 #include "dsa/forward.h"
 
-enum { FORWARD_TILE = 2048 };
-
-/* On the device. R: rows of the largest pass; N: its keys; B = min(R, FORWARD_TILE); act unless said. */
+/* On the device. R: rows of the largest pass; N: its keys; B = min(R, the backend's tile); act unless said. */
 struct workspace {
 	struct dsa_tensor residual;       /* (R, D) F32 */
 	struct dsa_tensor selection;      /* (R, K) I32, in force */

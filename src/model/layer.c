@@ -160,8 +160,8 @@ static enum dsa_status run_feed_forward(struct dsa_forward *f, const struct task
 
 static enum dsa_status run_tiles(struct dsa_forward *f, const struct task *task, struct dsa_error *err)
 {
-	for (int64_t first = 0; first < f->rows; first += FORWARD_TILE) {
-		int64_t count = f->rows - first < FORWARD_TILE ? f->rows - first : FORWARD_TILE;
+	for (int64_t first = 0; first < f->rows; first += f->be->tile) {
+		int64_t count = f->rows - first < f->be->tile ? f->rows - first : f->be->tile;
 		struct tile t = make_tile(f, first, count);
 		TRY(run_keys(f, task, &t, err));
 		TRY(run_queries(f, task, &t, err));

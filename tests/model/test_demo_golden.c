@@ -62,7 +62,7 @@ static double score(const struct golden *g, const struct dsa_forward *f, int t, 
 	size_t h = (size_t)c->index_heads, d = (size_t)c->index_dim;
 	float *q = malloc((h * d + d + h) * sizeof *q), *k = q + h * d, *weight = k + d;
 	double sum = 0;
-	assert_true(q && g->tokens <= FORWARD_TILE && g->be->act == DSA_F32);
+	assert_true(q && g->tokens <= g->be->tile && g->be->act == DSA_F32);
 	MUST(ops->download(g->be, q, (const float *)f->work.index_q.data + (size_t)t * h * d, h * d * sizeof *q,
 	                   &golden_error));
 	MUST(ops->download(g->be, k, (const float *)f->work.index_keys.data + (size_t)s * d, d * sizeof *k,

@@ -1,0 +1,263 @@
+/* The CUDA backend: opening, scratch, faults, the operator table. */
+#include "cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dsa/arena.h"
+
+/* The kernels are built for one generation of the hardware: their matrix instructions exist on no other. */
+enum { CUDA_MAJOR = 9, CUDA_TILE = 8192 };
+
+void *cuda_carve(struct cuda_carve *carve, int64_t count, size_t size)
+{
+	assert(count >= 0);
+	char *piece = carve->base ? carve->base + carve->used : NULL;
+	carve->used += ((size_t)count * size + 255) / 256 * 256;
+	return piece;
+}
+
+struct cuda_carve cuda_scratch(struct dsa_cuda *cuda, size_t bytes)
+{
+	(void)bytes;
+	assert(bytes <= cuda->scratch_bytes);
+	return (struct cuda_carve){.base = cuda->scratch};
+}
+
+enum dsa_status cuda_check(cudaError_t code, const char *doing, struct dsa_error *err)
+{
+	if (code == cudaSuccess)
+		return DSA_OK;
+	return dsa_fail(err, DSA_E_DEVICE, "%s on the GPU: %s", doing, cudaGetErrorString(code));
+}
+
+enum dsa_status cuda_take_fault(struct dsa_cuda *cuda, struct kernel_fault *out, struct dsa_error *err)
+{
+	static const struct kernel_fault none = {~0ULL, ~0ULL, ~0ULL};
+	struct kernel_fault *host = cuda->fault_host;
+	enum dsa_status status =
+	    cuda_check(cudaMemcpyAsync(host, cuda->fault, sizeof *host, cudaMemcpyDeviceToHost, cuda->stream),
+	               "reading faults", err);
+	if (!status)
+		status = cuda_check(cudaStreamSynchronize(cuda->stream), "waiting", err);
+	*out = none;
+	if (status || !memcmp(host, &none, sizeof none))
+		return status;
+	*out = *host;
+	return cuda_check(cudaMemsetAsync(cuda->fault, 0xff, sizeof *host, cuda->stream), "clearing faults", err);
+}
+
+static enum dsa_status cuda_wait(struct dsa_backend *be, struct dsa_error *err)
+{
+	struct kernel_fault fault;
+	enum dsa_status status = cuda_take_fault(cuda_of(be), &fault, err);
+	if (status)
+		return status;
+	if (fault.nan_score != ~0ULL)
+		return dsa_fail(err, DSA_E_NUMERIC,
+		                "indexer: a score of the query at key row %llu is NaN, expected numbers",
+		                fault.nan_score);
+	if (fault.bad_router != ~0ULL)
+		return dsa_fail(err, DSA_E_NUMERIC,
+		                "router: a score of query row %llu is not finite, expected finite numbers",
+		                fault.bad_router);
+	return DSA_OK;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+static size_t cuda_scratch_bytes(const struct dsa_backend *be, const struct dsa_backend_limits *l)
+{
+	int64_t tile = cuda_min(l->rows, be->tile);
+	size_t bytes = cuda_linear_bytes(l->experts > l->index_heads ? l->experts : l->index_heads, l->hidden);
+	bytes = larger(bytes, cuda_experts_bytes(tile, l->hidden, l->expert_inner, l->experts, l->chosen));
+	bytes = larger(bytes, cuda_select_bytes(tile, l->max_context));
+	bytes = larger(bytes, cuda_compare_bytes(l->rows, l->vocab));
+	return larger(bytes, cuda_overlap_bytes(l->layers, l->max_context));
+}
+
+static enum dsa_status cuda_reserve(struct dsa_backend *be, const struct dsa_backend_limits *l, struct dsa_error *err)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	size_t bytes = cuda_scratch_bytes(be, l);
+	void *scratch;
+	cuda->limits = *l;
+	if (bytes <= cuda->scratch_bytes)
+		return DSA_OK;
+	enum dsa_status status = cuda_wait(be, err);
+	if (status)
+		return status;
+	cuda_give(cuda, cuda->scratch);
+	cuda->scratch = NULL;
+	cuda->scratch_bytes = 0;
+	status = cuda_take(cuda, bytes, "the operators' scratch", &scratch, err);
+	if (status)
+		return status;
+	cuda->scratch = scratch;
+	cuda->scratch_bytes = bytes;
+	return DSA_OK;
+}
+
+static void cuda_close(struct dsa_backend *be)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	if (cuda->stream)
+		(void)cudaStreamSynchronize(cuda->stream);
+	cuda_products_close(cuda);
+	if (cuda->lt)
+		(void)cuda->library.destroy(cuda->lt);
+	cuda_library_close(&cuda->library);
+	cuda_give(cuda, cuda->scratch);
+	cuda_give(cuda, cuda->workspace);
+	cuda_give(cuda, cuda->landing);
+	cuda_give(cuda, cuda->fault);
+	assert(!cuda->blocks);
+	(void)cudaFreeHost(cuda->fault_host);
+	for (int s = 0; s < CUDA_STREAMS; s++) {
+		if (cuda->side[s])
+			(void)cudaStreamDestroy(cuda->side[s]);
+		if (cuda->join[s])
+			(void)cudaEventDestroy(cuda->join[s]);
+	}
+	if (cuda->fork)
+		(void)cudaEventDestroy(cuda->fork);
+	if (cuda->stream)
+		(void)cudaStreamDestroy(cuda->stream);
+	free(cuda);
+}
+
+static const struct dsa_ops cuda_ops = {
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .copy = cuda_copy,
+    .wait = cuda_wait,
+    .load_weight = cuda_load_weight,
+    .embed = cuda_embed,
+    .rmsnorm = cuda_rmsnorm,
+    .layernorm = cuda_layernorm,
+    .linear = cuda_linear,
+    .head_linear = cuda_head_linear,
+    .rope = cuda_rope,
+    .copy_heads = cuda_copy_heads,
+    .store_keys = cuda_store_keys,
+    .select = cuda_select,
+    .attention = cuda_attention,
+    .silu_mul = cuda_silu_mul,
+    .route = cuda_route,
+    .experts = cuda_experts,
+    .gather = cuda_gather,
+    .compare = cuda_compare,
+    .logits = cuda_logits,
+    .overlap = cuda_overlap,
+    .memory = cuda_memory,
+    .scratch_bytes = cuda_scratch_bytes,
+    .reserve = cuda_reserve,
+    .close = cuda_close,
+};
+
+/* The device of that number, or the first one that the kernels run on. */
+static enum dsa_status find_device(int index, int *device, struct cudaDeviceProp *properties, struct dsa_error *err)
+{
+	int count = 0;
+	cudaError_t code = cudaGetDeviceCount(&count);
+	if (code || !count)
+		return dsa_fail(err, DSA_E_DEVICE, "no GPU is to be seen here (%s); use --device cpu",
+		                code ? cudaGetErrorString(code) : "the driver lists none");
+	if (index >= count)
+		return dsa_fail(err, DSA_E_DEVICE, "device cuda:%d: %d GPU%s here, numbered from 0", index, count,
+		                count == 1 ? " is" : "s are");
+	for (*device = index < 0 ? 0 : index; *device < count; ++*device) {
+		enum dsa_status status =
+		    cuda_check(cudaGetDeviceProperties(properties, *device), "asking for its properties", err);
+		if (status)
+			return status;
+		if (properties->major == CUDA_MAJOR)
+			return DSA_OK;
+		if (index >= 0)
+			break;
+	}
+	return dsa_fail(err, DSA_E_DEVICE,
+	                "device cuda:%d, %s, has compute capability %d.%d: the kernels are written for %d.x (Hopper); "
+	                "use --device cpu",
+	                index < 0 ? 0 : index, properties->name, properties->major, properties->minor, CUDA_MAJOR);
+}
+
+static enum dsa_status open_streams(struct dsa_cuda *cuda, struct dsa_error *err)
+{
+	cudaError_t code = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
+	for (int s = 0; s < CUDA_STREAMS && !code; s++) {
+		code = cudaStreamCreateWithFlags(&cuda->side[s], cudaStreamNonBlocking);
+		if (!code)
+			code = cudaEventCreateWithFlags(&cuda->join[s], cudaEventDisableTiming);
+	}
+	if (!code)
+		code = cudaEventCreateWithFlags(&cuda->fork, cudaEventDisableTiming);
+	return cuda_check(code, "making streams", err);
+}
+
+static enum dsa_status open_memory(struct dsa_cuda *cuda, struct dsa_error *err)
+{
+	void *memory;
+	enum dsa_status status =
+	    cuda_take(cuda, (size_t)(1 + CUDA_STREAMS) * CUDA_PRODUCT_WORKSPACE, "products", &memory, err);
+	if (status)
+		return status;
+	cuda->workspace = memory;
+	status = cuda_take(cuda, CUDA_LANDING_BYTES, "weights on their way", &memory, err);
+	if (status)
+		return status;
+	cuda->landing = memory;
+	status = cuda_take(cuda, sizeof *cuda->fault, "faults", &memory, err);
+	if (status)
+		return status;
+	cuda->fault = memory;
+	cudaError_t code = cudaMallocHost(&memory, sizeof *cuda->fault_host);
+	if (!code) {
+		cuda->fault_host = memory;
+		code = cudaMemsetAsync(cuda->fault, 0xff, sizeof *cuda->fault, cuda->stream);
+	}
+	return cuda_check(code, "taking memory", err);
+}
+
+enum dsa_status dsa_cuda_open(struct dsa_backend **out, int index, const struct dsa_backend_options *options,
+                              struct dsa_error *err)
+{
+	struct cudaDeviceProp properties;
+	int device;
+	*out = NULL;
+	enum dsa_status status = find_device(index, &device, &properties, err);
+	if (status)
+		return status;
+	struct dsa_cuda *cuda = dsa_alloc(1, sizeof *cuda, "the CUDA backend", err);
+	if (!cuda)
+		return DSA_E_MEMORY;
+	cuda->base = (struct dsa_backend){
+	    .ops = &cuda_ops, .act = DSA_BF16, .weight = DSA_BF16, .tile = CUDA_TILE, .log = options->log};
+	cuda->device = device;
+	cuda->memory_limit = (size_t)options->gpu_memory;
+	status = cuda_check(cudaSetDevice(device), "opening the device", err);
+	if (!status)
+		status = open_streams(cuda, err);
+	if (!status)
+		status = cuda_library_open(&cuda->library, err);
+	if (!status && cuda->library.create(&cuda->lt) != CUBLAS_STATUS_SUCCESS)
+		status = dsa_fail(err, DSA_E_DEVICE, "cuBLASLt does not start on %s", properties.name);
+	if (!status)
+		status = open_memory(cuda, err);
+	if (!status)
+		status = cuda_products_open(cuda, err);
+	if (status) {
+		cuda_close(&cuda->base);
+		return status;
+	}
+	/* %.64s: a vendor's name is never longer, and the compiler knows it then. */
+	snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d: %.64s", device, properties.name);
+	*out = &cuda->base;
+	return DSA_OK;
+}

@@ -1,0 +1,167 @@
+/* Memory of the CUDA backend, and weights on their way in. */
+#include "cuda.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dsa/arena.h"
+
+struct cuda_block {
+	struct cuda_block *next;
+	void *memory;
+	size_t bytes;
+};
+
+static const double gib = 1073741824.0;
+
+enum dsa_status cuda_memory(struct dsa_backend *be, size_t *free_bytes, size_t *total, struct dsa_error *err)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	enum dsa_status status = cuda_check(cudaMemGetInfo(free_bytes, total), "asking for free memory", err);
+	if (status || !cuda->memory_limit)
+		return status;
+	size_t left = cuda->memory_limit > cuda->taken ? cuda->memory_limit - cuda->taken : 0;
+	*free_bytes = left < *free_bytes ? left : *free_bytes;
+	*total = cuda->memory_limit < *total ? cuda->memory_limit : *total;
+	return DSA_OK;
+}
+
+enum dsa_status cuda_take(struct dsa_cuda *cuda, size_t bytes, const char *what, void **out, struct dsa_error *err)
+{
+	size_t free_bytes, total;
+	*out = NULL;
+	enum dsa_status status = cuda_memory(&cuda->base, &free_bytes, &total, err);
+	if (status)
+		return status;
+	struct cuda_block *block = dsa_alloc(1, sizeof *block, what, err);
+	if (!block)
+		return DSA_E_MEMORY;
+	cudaError_t code = bytes > free_bytes ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes ? bytes : 1);
+	if (!code) {
+		*block = (struct cuda_block){.next = cuda->blocks, .memory = *out, .bytes = bytes};
+		cuda->blocks = block;
+		cuda->taken += bytes;
+		return DSA_OK;
+	}
+	free(block);
+	*out = NULL;
+	if (code != cudaErrorMemoryAllocation)
+		return cuda_check(code, "taking memory", err);
+	(void)cudaGetLastError();
+	return dsa_fail(err, DSA_E_MEMORY,
+	                "no device memory for %s: %.2f GiB asked for, %.2f GiB free, %.2f GiB short; lower "
+	                "--batch-tokens or --context, or raise --gpu-memory",
+	                what, (double)bytes / gib, (double)free_bytes / gib,
+	                bytes > free_bytes ? (double)(bytes - free_bytes) / gib : 0.0);
+}
+
+void cuda_give(struct dsa_cuda *cuda, void *memory)
+{
+	for (struct cuda_block **at = &cuda->blocks; *at; at = &(*at)->next) {
+		struct cuda_block *block = *at;
+		if (block->memory != memory)
+			continue;
+		*at = block->next;
+		cuda->taken -= block->bytes;
+		/* Fails only when the device is lost, and then there is nothing to give back to. */
+		(void)cudaFree(memory);
+		free(block);
+		return;
+	}
+	assert(!memory);
+}
+
+enum dsa_status cuda_alloc(struct dsa_backend *be, size_t bytes, const char *what, void **out, struct dsa_error *err)
+{
+	return cuda_take(cuda_of(be), bytes, what, out, err);
+}
+
+void cuda_free(struct dsa_backend *be, void *memory)
+{
+	cuda_give(cuda_of(be), memory);
+}
+
+static enum dsa_status move(struct dsa_backend *be, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            struct dsa_error *err)
+{
+	return bytes ? cuda_check(cudaMemcpyAsync(to, from, bytes, kind, cuda_of(be)->stream), "copying memory", err)
+	             : DSA_OK;
+}
+
+enum dsa_status cuda_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes, struct dsa_error *err)
+{
+	return move(be, device, host, bytes, cudaMemcpyHostToDevice, err);
+}
+
+enum dsa_status cuda_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,
+                              struct dsa_error *err)
+{
+	enum dsa_status status = move(be, host, device, bytes, cudaMemcpyDeviceToHost, err);
+	return status ? status : cuda_check(cudaStreamSynchronize(cuda_of(be)->stream), "reading results", err);
+}
+
+enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err)
+{
+	return move(be, to, from, bytes, cudaMemcpyDeviceToDevice, err);
+}
+
+/* Is the stored element (unaligned host memory) NaN or infinite? */
+static bool stored_is_finite(const uint8_t *at, enum dsa_dtype stored)
+{
+	float single;
+	uint16_t half;
+	switch (stored) {
+	case DSA_F32:
+		memcpy(&single, at, sizeof single);
+		return isfinite(single);
+	case DSA_BF16:
+		memcpy(&half, at, sizeof half);
+		return (half & 0x7f80) != 0x7f80;
+	case DSA_F16:
+		memcpy(&half, at, sizeof half);
+		return (half & 0x7c00) != 0x7c00;
+	default:
+		return (*at & 0x7f) != 0x7f;
+	}
+}
+
+/* The device has seen a weight that is not finite: which one is looked up here, and said as the CPU backend says it. */
+static enum dsa_status name_fault(struct dsa_tensor to, const uint8_t *from, enum dsa_dtype stored,
+                                  struct dsa_error *err)
+{
+	size_t size = dsa_dtype_bytes(stored);
+	for (int64_t row = 0; row < to.rows; row++)
+		for (int col = 0; col < to.cols; col++, from += size)
+			if (!stored_is_finite(from, stored))
+				return dsa_fail(err, DSA_E_NUMERIC,
+				                "row %lld, column %d: not finite, expected a finite number",
+				                (long long)row, col);
+	return dsa_fail(err, DSA_E_DEVICE, "the device found a weight that is not finite, the host does not");
+}
+
+enum dsa_status cuda_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
+                                 struct dsa_error *err)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	const uint8_t *from = host;
+	int64_t count = to.rows * to.cols, size = (int64_t)dsa_dtype_bytes(stored);
+	int64_t chunk = CUDA_LANDING_BYTES / size;
+	enum dsa_status status = DSA_OK;
+	assert(to.stride == to.cols && (to.dtype == DSA_F32 || to.dtype == DSA_BF16));
+	for (int64_t first = 0; first < count && !status; first += chunk) {
+		int64_t n = cuda_min(chunk, count - first);
+		char *at = (char *)to.data + (size_t)first * dsa_dtype_bytes(to.dtype);
+		status = cuda_upload(be, cuda->landing, from + first * size, (size_t)(n * size), err);
+		if (!status)
+			status = cuda_check(kernel_convert(cuda->stream, dsa_tensor_make(at, to.dtype, 1, (int)n),
+			                                   cuda->landing, stored, cuda->fault),
+			                    "converting weights", err);
+	}
+	struct kernel_fault fault;
+	if (!status)
+		status = cuda_take_fault(cuda, &fault, err);
+	if (!status && fault.not_finite != ~0ULL)
+		status = name_fault(to, from, stored, err);
+	return status;
+}
