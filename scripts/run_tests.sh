@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 folder=$1
 scope=${2:-all}
 export DSACAL=${DSACAL:-$PWD/$folder/dsacal}
+# These tests are of the CPU path, on every machine alike; scripts/gpu_tests.sh has those of the GPU.
+export CUDA_VISIBLE_DEVICES=
 python=build/venv/bin/python
 [ -x "$python" ] || python=python3
 passed=0 failed=0

@@ -198,6 +198,7 @@ struct dsa_backend {
 	enum dsa_dtype act;    /* activations between products */
 	enum dsa_dtype weight; /* weights of products */
 	int tile;              /* rows that a forward pass takes through a layer's operators together */
+	int pass_tokens;       /* tokens of a pass that keep the device busy */
 	char name[96];         /* "cpu: 2 threads, BLIS 0.9.0", "cuda:0: NVIDIA H100 80GB HBM3" */
 	const struct dsa_log *log;
 };

@@ -17,7 +17,8 @@
 #include "dsa/status.h"
 
 struct dsa_model_evaluator_options {
-	size_t host_memory; /* bytes the state pool may take */
+	size_t host_memory;    /* bytes the state pool may take */
+	size_t overlap_memory; /* device bytes for selections of all layers; 0: DSA_OVERLAP_BYTES. Changes no figure */
 	bool naive;
 	const volatile sig_atomic_t *stop; /* set by a signal handler; may be NULL */
 	const struct dsa_log *log;

@@ -70,4 +70,26 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
                      const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
                      struct dsa_pass_document *scratch, bool *allowed, size_t *image);
 
+/* Memory of the device that a run takes, all of it at its start. */
+struct dsa_plan_device {
+	size_t weights, rotary;
+	size_t workspace; /* activations of a pass */
+	size_t scratch;   /* the operators' */
+	size_t hidden;    /* final hidden states of the reference and the candidates that wait together, targets */
+	size_t overlap;   /* selections of every layer, while overlap is measured */
+	size_t total;
+};
+/* For passes of at most `tokens` tokens with at most `scored` scored ones, documents of at most `context`. Pure. */
+void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
+                     int context, int64_t tokens, int64_t scored);
+/* The most tokens of a pass, all scored, with which the total stays within `limit`; at most `tokens`; 0: none. */
+int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
+                             int64_t tokens, size_t limit);
+/* Candidates that wait together, each with `hidden` bytes of final hidden states: within 256 MiB, at least one. */
+int dsa_plan_together(size_t hidden);
+/* Scored rows whose selections of all layers are on the device together, at most `scored`: what is more goes through
+ * the reference again. Within `limit` bytes, at least one. */
+int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit);
+#define DSA_OVERLAP_BYTES ((size_t)8 << 30)
+
 #endif

@@ -124,8 +124,12 @@ enum dsa_status dsa_cpu_open(struct dsa_backend **out, const struct dsa_backend_
 		free(cpu);
 		return status;
 	}
-	cpu->base = (struct dsa_backend){
-	    .ops = &cpu_ops, .act = DSA_F32, .weight = DSA_F32, .tile = CPU_TILE, .log = options->log};
+	cpu->base = (struct dsa_backend){.ops = &cpu_ops,
+	                                 .act = DSA_F32,
+	                                 .weight = DSA_F32,
+	                                 .tile = CPU_TILE,
+	                                 .pass_tokens = 2 * CPU_TILE,
+	                                 .log = options->log};
 	snprintf(cpu->base.name, sizeof cpu->base.name, "cpu: %d thread%s, BLIS %s", cpu->threads,
 	         cpu->threads == 1 ? "" : "s", bli_info_get_version_str());
 	*out = &cpu->base;

@@ -170,8 +170,8 @@ static enum dsa_status find_device(int index, int *device, struct cudaDeviceProp
 		return dsa_fail(err, DSA_E_DEVICE, "no GPU is to be seen here (%s); use --device cpu",
 		                code ? cudaGetErrorString(code) : "the driver lists none");
 	if (index >= count)
-		return dsa_fail(err, DSA_E_DEVICE, "device cuda:%d: %d GPU%s here, numbered from 0", index, count,
-		                count == 1 ? " is" : "s are");
+		return dsa_fail(err, DSA_E_DEVICE, "there %s %d GPU%s here, numbered from 0", count == 1 ? "is" : "are",
+		                count, count == 1 ? "" : "s");
 	for (*device = index < 0 ? 0 : index; *device < count; ++*device) {
 		enum dsa_status status =
 		    cuda_check(cudaGetDeviceProperties(properties, *device), "asking for its properties", err);
@@ -183,9 +183,8 @@ static enum dsa_status find_device(int index, int *device, struct cudaDeviceProp
 			break;
 	}
 	return dsa_fail(err, DSA_E_DEVICE,
-	                "device cuda:%d, %s, has compute capability %d.%d: the kernels are written for %d.x (Hopper); "
-	                "use --device cpu",
-	                index < 0 ? 0 : index, properties->name, properties->major, properties->minor, CUDA_MAJOR);
+	                "%s has compute capability %d.%d, the kernels are written for %d.x (Hopper); use --device cpu",
+	                properties->name, properties->major, properties->minor, CUDA_MAJOR);
 }
 
 static enum dsa_status open_streams(struct dsa_cuda *cuda, struct dsa_error *err)
@@ -237,8 +236,12 @@ enum dsa_status dsa_cuda_open(struct dsa_backend **out, int index, const struct 
 	struct dsa_cuda *cuda = dsa_alloc(1, sizeof *cuda, "the CUDA backend", err);
 	if (!cuda)
 		return DSA_E_MEMORY;
-	cuda->base = (struct dsa_backend){
-	    .ops = &cuda_ops, .act = DSA_BF16, .weight = DSA_BF16, .tile = CUDA_TILE, .log = options->log};
+	cuda->base = (struct dsa_backend){.ops = &cuda_ops,
+	                                  .act = DSA_BF16,
+	                                  .weight = DSA_BF16,
+	                                  .tile = CUDA_TILE,
+	                                  .pass_tokens = 4 * CUDA_TILE,
+	                                  .log = options->log};
 	cuda->device = device;
 	cuda->memory_limit = (size_t)options->gpu_memory;
 	status = cuda_check(cudaSetDevice(device), "opening the device", err);

@@ -26,12 +26,15 @@ enum dsa_status dsa_backend_open(struct dsa_backend **out, const struct dsa_back
 	if (strcmp(device, "auto") == 0) {
 		if (!dsa_cuda_open(out, -1, options, err))
 			return DSA_OK;
-		dsa_log_line(options->log, DSA_LOG_INFO, "no GPU is used: %s", err ? err->text : "");
+		dsa_log_line(options->log, DSA_LOG_DEBUG, "no GPU is used: %s", err ? err->text : "");
 		return dsa_cpu_open(out, options, err);
 	}
 	if (names_cuda(device)) {
 		long index = device[4] ? strtol(device + 5, NULL, 10) : -1;
-		return dsa_cuda_open(out, index > INT_MAX ? INT_MAX : (int)index, options, err);
+		enum dsa_status status = dsa_cuda_open(out, index > INT_MAX ? INT_MAX : (int)index, options, err);
+		if (status)
+			dsa_error_prefix(err, "device %s", device);
+		return status;
 	}
 #else
 	if (strcmp(device, "auto") == 0)

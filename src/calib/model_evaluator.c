@@ -1,53 +1,10 @@
-#include "dsa/model_evaluator.h"
+#include "model_evaluator_private.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "dsa/forward.h"
 #include "dsa/plan.h"
-#include "dsa/states.h"
-
-/* What is kept of one batch beside its states: both are needed by every pattern asked on it. */
-struct kept {
-	struct dsa_prefix *prefix; /* keys of positions below K; NULL: none kept */
-	void *hidden;              /* (M, D) act, the reference behind the final norm, on the host */
-	bool ready;                /* both are filled */
-	bool allowed;              /* the memory limit has room for them */
-};
-
-struct model_evaluator {
-	struct dsa_evaluator evaluator;
-	struct dsa_evaluator_shape shape;
-	struct dsa_arena arena;
-	struct dsa_model *model;
-	struct dsa_backend *be;
-	const struct dsa_spool *spool;
-	struct dsa_forward *forward;
-	struct dsa_states *states;
-	struct kept *kept; /* (batches) */
-	bool naive;
-	const volatile sig_atomic_t *stop;
-	const struct dsa_log *log;
-	/* Of the batch in hand: */
-	int batch;
-	struct dsa_pass_document *documents; /* (largest count) */
-	int32_t *position;                   /* (largest scored) positions of its scored rows, document by document */
-	int32_t *row;                        /* (largest scored) their row numbers in the current pass */
-	int *scored_of;                      /* (largest count) scored rows of each document */
-	int32_t *target_host;                /* (largest scored) */
-	int64_t scored;
-	/* Σ KL of each layer's flip of the base in hand, < 0 unknown: foretells what is flipped next. */
-	char *base;        /* (layers + 1) */
-	double *flip_cost; /* (layers) */
-	int *likely;       /* (layers) */
-	/* On the device, for the largest batch: */
-	int64_t most_scored;
-	int together;
-	void *base_hidden, *candidate_hidden, *target;
-	struct dsa_row_figures *figures; /* (together, most_scored) */
-	int *positions;                  /* (most_scored) of one document, for the metrics */
-};
 
 static size_t hidden_bytes(const struct model_evaluator *me, int64_t rows)
 {
@@ -59,8 +16,7 @@ static struct dsa_tensor hidden_tensor(const struct model_evaluator *me, void *d
 	return dsa_tensor_make(data, me->be->act, rows, me->model->config.hidden);
 }
 
-/* Makes `batch` the one in hand: its documents, scored positions and targets. */
-static enum dsa_status take_batch(struct model_evaluator *me, int batch, struct dsa_error *err)
+enum dsa_status model_evaluator_take_batch(struct model_evaluator *me, int batch, struct dsa_error *err)
 {
 	if (me->batch == batch)
 		return DSA_OK;
@@ -88,7 +44,7 @@ static enum dsa_status take_batch(struct model_evaluator *me, int batch, struct 
 	return status;
 }
 
-static void find_rows(struct model_evaluator *me)
+void model_evaluator_find_rows(struct model_evaluator *me)
 {
 	int64_t i = 0;
 	for (int d = 0; d < me->shape.batch[me->batch].count; d++)
@@ -118,13 +74,12 @@ static enum dsa_status run_layers(struct model_evaluator *me, const char *patter
 
 static enum dsa_status final_hidden(struct model_evaluator *me, void *out, struct dsa_error *err)
 {
-	find_rows(me);
+	model_evaluator_find_rows(me);
 	return dsa_forward_hidden(me->forward, me->row, me->scored, hidden_tensor(me, out, me->scored), err);
 }
 
-/* Begins a whole pass and embeds; seed ≠ 0 disturbs. Keys of positions below K go to prefix if it is not NULL. */
-static enum dsa_status begin_whole(struct model_evaluator *me, struct dsa_prefix *prefix, uint64_t seed,
-                                   struct dsa_error *err)
+enum dsa_status model_evaluator_begin_whole(struct model_evaluator *me, struct dsa_prefix *prefix, uint64_t seed,
+                                            struct dsa_error *err)
 {
 	int64_t rows;
 	enum dsa_status status =
@@ -137,8 +92,7 @@ static int64_t whole_cost(const struct model_evaluator *me)
 	return me->shape.batch[me->batch].tokens * me->shape.layers;
 }
 
-/* What a whole run of the reference leaves behind for every later pattern of the batch. */
-static enum dsa_status keep_reference(struct model_evaluator *me, struct kept *kept, struct dsa_error *err)
+enum dsa_status model_evaluator_keep_reference(struct model_evaluator *me, struct kept *kept, struct dsa_error *err)
 {
 	enum dsa_status status = final_hidden(me, me->base_hidden, err);
 	if (status || !kept->allowed)
@@ -149,8 +103,7 @@ static enum dsa_status keep_reference(struct model_evaluator *me, struct kept *k
 	return status;
 }
 
-/* Prefix and hidden memory of a batch, taken when it is first run. Lack of memory only costs time. */
-static void allow(struct model_evaluator *me, struct kept *kept)
+void model_evaluator_allow(struct model_evaluator *me, struct kept *kept)
 {
 	if (!kept->allowed || kept->hidden)
 		return;
@@ -172,12 +125,12 @@ static enum dsa_status need_reference(struct model_evaluator *me, int64_t *execu
 	struct kept *kept = &me->kept[me->batch];
 	if (kept->ready)
 		return me->be->ops->upload(me->be, me->base_hidden, kept->hidden, hidden_bytes(me, me->scored), err);
-	allow(me, kept);
-	enum dsa_status status = begin_whole(me, kept->prefix, 0, err);
+	model_evaluator_allow(me, kept);
+	enum dsa_status status = model_evaluator_begin_whole(me, kept->prefix, 0, err);
 	if (!status)
 		status = run_layers(me, me->shape.reference, 0, !me->naive, err);
 	if (!status)
-		status = keep_reference(me, kept, err);
+		status = model_evaluator_keep_reference(me, kept, err);
 	*executed += whole_cost(me);
 	return status;
 }
@@ -191,7 +144,7 @@ static enum dsa_status run_pattern(struct model_evaluator *me, const char *patte
 	enum dsa_status status;
 	int from = 0;
 	if (seed || !kept->ready) {
-		status = begin_whole(me, NULL, seed, err);
+		status = model_evaluator_begin_whole(me, NULL, seed, err);
 		*executed += whole_cost(me);
 		if (!status)
 			status = run_layers(me, pattern, 0, false, err);
@@ -256,8 +209,7 @@ static void note_cost(struct model_evaluator *me, const char *pattern, const str
 	me->flip_cost[flip] = sum;
 }
 
-/* A new base: what its last candidates cost tells which are likely to be next. The order only decides what is kept. */
-static enum dsa_status rebase(struct model_evaluator *me, const char *base, struct dsa_error *err)
+enum dsa_status model_evaluator_rebase(struct model_evaluator *me, const char *base, struct dsa_error *err)
 {
 	int count = 0;
 	if (!strcmp(me->base, base))
@@ -283,12 +235,12 @@ static enum dsa_status rebase(struct model_evaluator *me, const char *base, stru
 	return DSA_OK;
 }
 
-static bool asked_to_stop(const struct model_evaluator *me)
+bool model_evaluator_stopped(const struct model_evaluator *me)
 {
 	return me->stop && *me->stop;
 }
 
-static enum dsa_status interrupted(struct dsa_error *err)
+enum dsa_status model_evaluator_interrupted(struct dsa_error *err)
 {
 	return dsa_fail(err, DSA_E_INTERRUPTED, "interrupted by a signal");
 }
@@ -309,8 +261,8 @@ static enum dsa_status evaluate_some(struct model_evaluator *me, const struct ds
 		const char *pattern = ask->patterns[first + i];
 		bool is_reference = !ask->seed && !me->naive && !strcmp(pattern, me->shape.reference);
 		candidates[i] = hidden_tensor(me, is_reference ? me->base_hidden : candidate_slot(me, i), me->scored);
-		if (asked_to_stop(me))
-			return interrupted(err);
+		if (model_evaluator_stopped(me))
+			return model_evaluator_interrupted(err);
 		if (!is_reference)
 			status = run_pattern(me, pattern, ask->seed, candidates[i].data, &executed[i], err);
 	}
@@ -329,121 +281,14 @@ static enum dsa_status evaluate(struct dsa_evaluator *self, const struct dsa_ask
                                 struct dsa_error *err)
 {
 	struct model_evaluator *me = (struct model_evaluator *)self;
-	enum dsa_status status = take_batch(me, ask->batch, err);
+	enum dsa_status status = model_evaluator_take_batch(me, ask->batch, err);
 	if (!status)
-		status = rebase(me, ask->base, err);
+		status = model_evaluator_rebase(me, ask->base, err);
 	for (int first = 0; first < ask->count && !status; first += me->together) {
 		int count = ask->count - first < me->together ? ask->count - first : me->together;
-		status = asked_to_stop(me) ? interrupted(err) : evaluate_some(me, ask, first, count, sink, err);
+		status = model_evaluator_stopped(me) ? model_evaluator_interrupted(err)
+		                                     : evaluate_some(me, ask, first, count, sink, err);
 	}
-	return status;
-}
-
-/* Counts |S_i ∩ S_j| of one document, bucket by bucket: its scored rows of a bucket are neighbours. */
-static enum dsa_status count_document(struct model_evaluator *me, struct dsa_doc_overlap *out, int d, int64_t first,
-                                      int32_t *const *selections, struct dsa_arena *scratch, struct dsa_error *err)
-{
-	int layers = me->shape.layers, topk = me->shape.topk;
-	const int32_t **at = dsa_arena_alloc(scratch, (size_t)layers, sizeof *at, "selections", err);
-	if (!at)
-		return DSA_E_MEMORY;
-	*out = (struct dsa_doc_overlap){.document = me->shape.batch[me->batch].documents[d], .layers = layers};
-	for (int j = 0; j < me->scored_of[d];) {
-		int bucket = dsa_position_bucket(me->position[first + j], topk), end = j;
-		while (end < me->scored_of[d] && dsa_position_bucket(me->position[first + end], topk) == bucket)
-			end++;
-		out->queries[bucket] = end - j;
-		out->counts[bucket] =
-		    dsa_arena_alloc(scratch, (size_t)layers * (size_t)layers, sizeof(int64_t), "overlap counts", err);
-		if (!out->counts[bucket])
-			return DSA_E_MEMORY;
-		for (int l = 0; l < layers; l++)
-			at[l] = selections[l] + (first + j) * topk;
-		enum dsa_status status =
-		    me->be->ops->overlap(me->be, out->counts[bucket], at, layers, topk, end - j, err);
-		if (status)
-			return status;
-		j = end;
-	}
-	return DSA_OK;
-}
-
-/* Runs the reference whole and leaves each layer's selection of the scored rows in selections. */
-static enum dsa_status gather_selections(struct model_evaluator *me, int32_t *const *selections, struct dsa_error *err)
-{
-	struct kept *kept = &me->kept[me->batch];
-	int topk = me->shape.topk;
-	void *index = NULL;
-	allow(me, kept);
-	enum dsa_status status = begin_whole(me, kept->prefix, 0, err);
-	if (status)
-		return status;
-	find_rows(me);
-	size_t bytes = (size_t)me->scored * sizeof(int32_t);
-	status = me->be->ops->alloc(me->be, bytes, "row numbers", &index, err);
-	if (!status)
-		status = me->be->ops->upload(me->be, index, me->row, bytes, err);
-	for (int l = 0; l < me->shape.layers && !status; l++) {
-		status = dsa_forward_layer(me->forward, l, me->shape.reference[l], false, err);
-		if (status)
-			break;
-		struct dsa_tensor from = dsa_tensor_make((void *)(uintptr_t)dsa_forward_selection(me->forward), DSA_I32,
-		                                         me->shape.batch[me->batch].tokens, topk);
-		struct dsa_tensor to = dsa_tensor_make(selections[l], DSA_I32, me->scored, topk);
-		status = me->be->ops->gather(me->be, to, from, index, err);
-		void *image =
-		    status || me->naive ? NULL : dsa_states_keep(me->states, me->batch, me->shape.reference, l + 1);
-		if (image)
-			status = dsa_forward_save(me->forward, image, err);
-		if (status && image)
-			dsa_states_forget(me->states, me->batch, image);
-	}
-	if (!status)
-		status = keep_reference(me, kept, err);
-	if (index)
-		me->be->ops->free(me->be, index);
-	return status;
-}
-
-static enum dsa_status overlap(struct dsa_evaluator *self, int batch, const struct dsa_sink *sink,
-                               struct dsa_error *err)
-{
-	struct model_evaluator *me = (struct model_evaluator *)self;
-	int layers = me->shape.layers, count = me->shape.batch[batch].count;
-	void *memory = NULL;
-	struct dsa_arena scratch;
-	dsa_arena_init(&scratch);
-	if (asked_to_stop(me))
-		return interrupted(err);
-	enum dsa_status status = take_batch(me, batch, err);
-	if (!status)
-		status = rebase(me, me->shape.reference, err);
-	if (status)
-		goto cleanup;
-	int32_t **selections = dsa_arena_alloc(&scratch, (size_t)layers, sizeof *selections, "selections", err);
-	struct dsa_doc_overlap *out = dsa_arena_alloc(&scratch, (size_t)count, sizeof *out, "overlap", err);
-	if (!selections || !out) {
-		status = DSA_E_MEMORY;
-		goto cleanup;
-	}
-	size_t each = (size_t)me->scored * (size_t)me->shape.topk * sizeof(int32_t);
-	status = me->be->ops->alloc(me->be, each * (size_t)layers, "the selections of every layer", &memory, err);
-	if (status)
-		goto cleanup;
-	for (int l = 0; l < layers; l++)
-		selections[l] = (int32_t *)((char *)memory + each * (size_t)l);
-	status = gather_selections(me, selections, err);
-	int64_t first = 0;
-	for (int d = 0; d < count && !status; d++) {
-		status = count_document(me, &out[d], d, first, selections, &scratch, err);
-		first += me->scored_of[d];
-	}
-	if (!status)
-		status = sink->overlap(sink->context, out, count, err);
-cleanup:
-	if (memory)
-		me->be->ops->free(me->be, memory);
-	dsa_arena_release(&scratch);
 	return status;
 }
 
@@ -516,10 +361,8 @@ static enum dsa_status take_memory(struct model_evaluator *me, struct dsa_error 
 	struct largest most = largest_batch(&me->shape);
 	size_t documents = (size_t)most.count, scored = (size_t)most.scored;
 	me->most_scored = most.scored;
-	/* At most 256 MiB of waiting candidates, at least one. */
 	size_t each = hidden_bytes(me, most.scored);
-	size_t fit = ((size_t)256 << 20) / (each ? each : 1);
-	me->together = me->naive || fit < 1 ? 1 : fit < DSA_TOGETHER ? (int)fit : DSA_TOGETHER;
+	me->together = me->naive ? 1 : dsa_plan_together(each);
 	me->documents = dsa_arena_alloc(&me->arena, documents, sizeof *me->documents, "documents", err);
 	me->scored_of = dsa_arena_alloc(&me->arena, documents, sizeof *me->scored_of, "documents", err);
 	me->position = dsa_arena_alloc(&me->arena, scored, sizeof *me->position, "scored positions", err);
@@ -563,6 +406,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	me->be = model->backend;
 	me->spool = spool;
 	me->naive = options->naive;
+	me->overlap_memory = options->overlap_memory ? options->overlap_memory : DSA_OVERLAP_BYTES;
 	me->stop = options->stop;
 	me->log = options->log;
 	me->batch = -1;
@@ -577,7 +421,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 		return status;
 	}
 	me->evaluator = (struct dsa_evaluator){
-	    .shape = &me->shape, .evaluate = evaluate, .overlap = overlap, .close = close_evaluator};
+	    .shape = &me->shape, .evaluate = evaluate, .overlap = model_evaluator_overlap, .close = close_evaluator};
 	*out = &me->evaluator;
 	return DSA_OK;
 }

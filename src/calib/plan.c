@@ -182,3 +182,49 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 		plan->state += image[b];
 	}
 }
+
+int dsa_plan_together(size_t hidden)
+{
+	size_t fit = ((size_t)256 << 20) / (hidden ? hidden : 1);
+	return fit < 1 ? 1 : fit < DSA_TOGETHER ? (int)fit : DSA_TOGETHER;
+}
+
+int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit)
+{
+	int64_t fit = (int64_t)(limit / ((size_t)layers * (size_t)topk * sizeof(int32_t)));
+	return fit < 1 ? 1 : fit < scored ? fit : scored;
+}
+
+void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
+                     int context, int64_t tokens, int64_t scored)
+{
+	struct dsa_backend_limits limits = dsa_forward_limits(config, context, tokens, tokens);
+	size_t each = (size_t)scored * (size_t)config->hidden * dsa_dtype_bytes(be->act);
+	size_t layers = (size_t)config->layers;
+	*plan = (struct dsa_plan_device){
+	    .weights = (size_t)dsa_model_weight_bytes(config, be->weight),
+	    .rotary = (size_t)context * (size_t)config->rope * sizeof(float),
+	    .workspace = dsa_forward_bytes(config, be, tokens, tokens),
+	    .scratch = be->ops->scratch_bytes(be, &limits),
+	    .hidden = each * (size_t)(1 + dsa_plan_together(each)) + (size_t)scored * sizeof(int32_t),
+	    .overlap = layers * (size_t)config->topk * sizeof(int32_t) *
+	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, DSA_OVERLAP_BYTES),
+	};
+	plan->total = plan->weights + plan->rotary + plan->workspace + plan->scratch + plan->hidden + plan->overlap;
+}
+
+int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
+                             int64_t tokens, size_t limit)
+{
+	int64_t fits = 0, fails = tokens + 1;
+	while (fails - fits > 1) {
+		struct dsa_plan_device plan;
+		int64_t middle = fits + (fails - fits) / 2;
+		dsa_plan_device(&plan, config, be, middle < context ? (int)middle : context, middle, middle);
+		if (plan.total <= limit)
+			fits = middle;
+		else
+			fails = middle;
+	}
+	return fits;
+}

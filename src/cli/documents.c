@@ -26,13 +26,14 @@ static enum dsa_status write_spool(struct dsa_session *session, const char *path
 	if (status && status != DSA_E_MISSING)
 		return status;
 	int context = options->context ? (int)options->context : session->config.max_positions;
+	int64_t batch_tokens = options->batch_tokens ? options->batch_tokens : session->backend->pass_tokens;
 	struct dsa_spool_options spool = {.sources = sources,
 	                                  .count = options->corpus.count,
 	                                  .context = context,
 	                                  .max_tokens = options->max_tokens,
 	                                  .topk = session->config.topk,
 	                                  .holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0,
-	                                  .batch_tokens = (int)options->batch_tokens,
+	                                  .batch_tokens = (int)batch_tokens,
 	                                  .seed = (uint64_t)options->seed,
 	                                  .stop = dsa_terminal_stop_flag()};
 	status = dsa_spool_write(path, &spool, tokenizer, session->config.vocab, &session->terminal->log, err);

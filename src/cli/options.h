@@ -40,7 +40,7 @@ struct dsa_cli_options {
 	const char *model, *out, *device, *indexer_precision;
 	struct dsa_cli_list corpus, baseline;
 	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived */
-	uint64_t host_memory;                                     /* bytes; 0: derived */
+	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */
 	double holdout;                                           /* share */
 	/* Budgets; NaN: not given. */
 	double budget_kl, budget_nll, budget_kl_p99, min_top1;

@@ -10,6 +10,7 @@
 #include "dsa/file.h"
 #include "dsa/hash.h"
 #include "dsa/model_evaluator.h"
+#include "dsa/plan.h"
 #include "dsa/provenance.h"
 #include "config_file.h"
 #include "documents.h"
@@ -119,6 +120,52 @@ static int longest_document(const struct dsa_spool *spool)
 	return longest;
 }
 
+/* Says before anything is loaded what does not fit, and which flag to lower to what. */
+static enum dsa_status check_device_memory(struct dsa_session *session, struct dsa_error *err)
+{
+	const struct dsa_model_config *config = &session->config;
+	struct dsa_backend *be = session->backend;
+	const double gib = 1073741824.0;
+	struct dsa_plan_device plan;
+	size_t free_bytes, total;
+	int longest = longest_document(session->spool);
+	int64_t tokens = 1, scored = 1;
+	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
+	for (int b = 0; b < shape->batches; b++) {
+		tokens = shape->batch[b].tokens > tokens ? shape->batch[b].tokens : tokens;
+		scored = shape->batch[b].scored > scored ? shape->batch[b].scored : scored;
+	}
+	enum dsa_status status = be->ops->memory(be, &free_bytes, &total, err);
+	if (status)
+		return status;
+	dsa_plan_device(&plan, config, be, longest, tokens, scored);
+	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
+	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB scratch, %.2f GiB "
+	             "hidden states, %.2f GiB overlap; %.2f GiB free",
+	             (double)plan.weights / gib, (double)plan.workspace / gib, (long long)tokens,
+	             (double)plan.scratch / gib, (double)plan.hidden / gib, (double)plan.overlap / gib,
+	             (double)free_bytes / gib);
+	if (plan.total <= free_bytes)
+		return DSA_OK;
+	if (plan.weights > free_bytes)
+		return dsa_fail(err, DSA_E_MEMORY,
+		                "%s: the weights take %.1f GiB on this device and %.1f GiB of memory are free; use a "
+		                "machine with more memory",
+		                session->options->model, (double)plan.weights / gib, (double)free_bytes / gib);
+	int64_t fits = dsa_plan_most_tokens(config, be, longest, tokens, free_bytes);
+	if (!fits)
+		return dsa_fail(err, DSA_E_MEMORY,
+		                "%s: %.1f GiB are needed on this device and %.1f GiB are free, too little for a pass "
+		                "of any length; use a machine with more memory",
+		                session->options->model, (double)plan.total / gib, (double)free_bytes / gib);
+	return dsa_fail(err, DSA_E_MEMORY,
+	                "%s: %.1f GiB are needed on this device for a pass of %lld tokens and %.1f GiB are free, %.1f "
+	                "GiB short; use %s %lld",
+	                session->options->model, (double)plan.total / gib, (long long)tokens, (double)free_bytes / gib,
+	                (double)(plan.total - free_bytes) / gib, fits < longest ? "--context" : "--batch-tokens",
+	                (long long)fits);
+}
+
 size_t dsa_session_pool_limit(const struct dsa_session *session)
 {
 	return session->options->host_memory ? (size_t)session->options->host_memory : available_memory() / 2;
@@ -128,16 +175,11 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 {
 	if (session->runs_model)
 		return DSA_OK;
-	uint64_t weights = dsa_model_weight_bytes(&session->config, session->backend->weight);
-	size_t available = available_memory();
-	if (weights > available)
-		return dsa_fail(err, DSA_E_MEMORY,
-		                "%s: the weights take %.1f GiB on this device and %.1f GiB of memory are free; use a "
-		                "machine with more memory",
-		                session->options->model, (double)weights / 1073741824.0,
-		                (double)available / 1073741824.0);
-	enum dsa_status status = dsa_model_open(&session->model, session->backend, session->options->model,
-	                                        longest_document(session->spool), &session->terminal->log, err);
+	enum dsa_status status = check_device_memory(session, err);
+	if (status)
+		return status;
+	status = dsa_model_open(&session->model, session->backend, session->options->model,
+	                        longest_document(session->spool), &session->terminal->log, err);
 	if (status)
 		return status;
 	session->host_memory = dsa_session_pool_limit(session);
@@ -231,7 +273,7 @@ static enum dsa_status check_options(const struct dsa_cli_options *options, stru
 		                options->delta);
 	if (options->holdout > 0.9)
 		return dsa_fail(err, DSA_E_USAGE, "--holdout is %g%%, expected 0%% to 90%%", 100 * options->holdout);
-	if (options->context > INT32_MAX || options->batch_tokens > INT32_MAX || options->batch_tokens < 1)
+	if (options->context > INT32_MAX || options->batch_tokens > INT32_MAX)
 		return dsa_fail(err, DSA_E_USAGE, "--context and --batch-tokens: expected 1 to %d", INT32_MAX);
 	if (options->threads > 1024)
 		return dsa_fail(err, DSA_E_USAGE, "--threads is %lld, expected at most 1024",
@@ -301,6 +343,7 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 		status = dsa_backend_open(&session->backend,
 		                          &(struct dsa_backend_options){.device = options->device,
 		                                                        .threads = (int)options->threads,
+		                                                        .gpu_memory = options->gpu_memory,
 		                                                        .log = &terminal->log},
 		                          err);
 	if (!status)

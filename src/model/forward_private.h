@@ -1,8 +1,8 @@
 /* forward_private.h: inside the forward pass: the workspace, the pass in progress, the prefix.
  *
- * A layer runs in tiles of at most as many query rows as the backend says. All of a layer is row by row but for the keys, and a row
- * reads keys of its own and earlier positions only, which this tile or an earlier one has stored; so tiles bound the
- * workspace and change no bit. */
+ * A layer runs in tiles of at most as many query rows as the backend says. All of a layer is row by row but for the
+ * keys, and a row reads keys of its own and earlier positions only, which this tile or an earlier one has stored; so
+ * tiles bound the workspace and change no bit. */
 #ifndef DSA_FORWARD_PRIVATE_H
 #define DSA_FORWARD_PRIVATE_H
 

@@ -238,6 +238,41 @@ static void a_layer_overlaps_itself_wholly(void **state)
 	free(seen);
 }
 
+/* Where the selections of all rows do not fit, the reference runs once for each window of rows. */
+static void overlap_is_the_same_in_windows(void **state)
+{
+	struct fixture *f = *state;
+	struct seen *seen = calloc(3, sizeof *seen);
+	assert_non_null(seen);
+	const size_t row = (size_t)f->config.layers * (size_t)f->config.topk * sizeof(int32_t);
+	const size_t limits[] = {0, 1, 5 * row};
+	for (int i = 0; i < 3; i++) {
+		struct opened o = {0};
+		const struct opened_options options = {
+		    .model_dir = model_dir,
+		    .corpus = f->corpus,
+		    .tokens = f->tokens,
+		    .context = CONTEXT,
+		    .topk = f->config.topk,
+		    .vocab = f->config.vocab,
+		    .batch_tokens = 70,
+		    .threads = 1,
+		    .evaluator = {.host_memory = LARGE_POOL, .overlap_memory = limits[i]},
+		};
+		struct dsa_error err = {""};
+		const struct dsa_sink sink = {.overlap = take_overlap, .context = &seen[i]};
+		opened_open(&o, &options);
+		for (int b = 0; b < o.evaluator->shape->batches; b++)
+			assert_int_equal(o.evaluator->overlap(o.evaluator, b, &sink, &err), DSA_OK);
+		opened_close(&o);
+		assert_int_equal(seen[i].queries, seen[0].queries);
+		assert_int_equal(seen[i].diagonal, seen[0].diagonal);
+		assert_int_equal(seen[i].first_pair, seen[0].first_pair);
+	}
+	assert_true(seen[0].first_pair > 0 && seen[0].first_pair < seen[0].diagonal);
+	free(seen);
+}
+
 static void a_stop_is_obeyed_between_patterns(void **state)
 {
 	volatile sig_atomic_t stop = 1;
@@ -265,6 +300,7 @@ int main(void)
 	    cmocka_unit_test(threads_and_batches_change_no_bit),
 	    cmocka_unit_test(disturbed_embeddings_move_the_output_a_little),
 	    cmocka_unit_test(a_layer_overlaps_itself_wholly),
+	    cmocka_unit_test(overlap_is_the_same_in_windows),
 	    cmocka_unit_test(a_stop_is_obeyed_between_patterns),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);

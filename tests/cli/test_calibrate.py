@@ -717,7 +717,7 @@ def test_help_and_wrong_usage():
                           ("--budget-kl", "nan"), ("--budget-kl", "x"), ("--budget-kl", "-1"), ("--budget-nll", "-0.1"), ("--min-top1", "1.5"),
                           ("--search", "racy"), ("--search", ""), ("--delta", 0), ("--delta", 1), ("--delta", "x"),
                           ("--epsilon", "200%"), ("--epsilon", "-1%"), ("--objective", "k"),
-                          ("--batch-tokens", "0"), ("--threads", "5000"), ("--holdout", "95%"),
+                          ("--batch-tokens", "-1"), ("--threads", "5000"), ("--holdout", "95%"),
                           ("--indexer-precision", "fp4")):
         refused(run("calibrate", "--model", GLM, "--corpus", docs(), "--out", os.path.join(scratch(), "r"), option,
                     value), 2, option)
