@@ -16,14 +16,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "dsa/backend.h"
 #include "dsa/status.h"
 
 struct dsa_states;
 
-/* image_bytes (batches): bytes of one state of each batch, 0 for a batch of which nothing is to be kept. limit: bytes
- * the pool may hold. */
-DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, int layers, int batches, const size_t *image_bytes,
-                                            size_t limit, struct dsa_error *err);
+/* be: whose host memory images lie in; NULL: any. image_bytes (batches): bytes of one state of each batch, 0 for a
+ * batch of which nothing is to be kept. limit: bytes the pool may hold. */
+DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
+                                            const size_t *image_bytes, size_t limit, struct dsa_error *err);
 void dsa_states_close(struct dsa_states *states);
 /* A new base pattern: entries that no candidate of it can start from are dropped. likely: the layers that may be
  * flipped next, most likely first, as far as known (count 0: nothing is known). Only costs follow from it, never bits.

@@ -58,6 +58,18 @@ void cpu_free(struct dsa_backend *be, void *memory)
 	free(memory);
 }
 
+void *cpu_host_alloc(struct dsa_backend *be, size_t bytes)
+{
+	(void)be;
+	return malloc(bytes ? bytes : 1);
+}
+
+void cpu_host_free(struct dsa_backend *be, void *memory)
+{
+	(void)be;
+	free(memory);
+}
+
 static enum dsa_status copy(void *to, const void *from, size_t bytes)
 {
 	if (bytes)

@@ -115,7 +115,8 @@ static void cuda_close(struct dsa_backend *be)
 	cuda_give(cuda, cuda->workspace);
 	cuda_give(cuda, cuda->landing);
 	cuda_give(cuda, cuda->fault);
-	assert(!cuda->blocks);
+	cuda_forget_pinned(cuda);
+	assert(!cuda->blocks && !cuda->pinned_given);
 	(void)cudaFreeHost(cuda->fault_host);
 	for (int s = 0; s < CUDA_STREAMS; s++) {
 		if (cuda->side[s])
@@ -133,6 +134,8 @@ static void cuda_close(struct dsa_backend *be)
 static const struct dsa_ops cuda_ops = {
     .alloc = cuda_alloc,
     .free = cuda_free,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
     .upload = cuda_upload,
     .download = cuda_download,
     .copy = cuda_copy,

@@ -82,6 +82,61 @@ void cuda_free(struct dsa_backend *be, void *memory)
 	cuda_give(cuda_of(be), memory);
 }
 
+/* Pinning takes longer than a copy, so blocks are handed out again: one that is large enough and not much larger. What
+ * does not serve makes room first, so that not much more is pinned than callers hold. */
+void *cuda_host_alloc(struct dsa_backend *be, size_t bytes)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	struct cuda_block *block = NULL;
+	for (struct cuda_block **at = &cuda->pinned; *at; at = &(*at)->next) {
+		if ((*at)->bytes < bytes || (*at)->bytes > bytes + bytes / 4)
+			continue;
+		block = *at;
+		*at = block->next;
+		break;
+	}
+	if (!block) {
+		cuda_forget_pinned(cuda);
+		block = malloc(sizeof *block);
+		if (!block)
+			return NULL;
+		block->bytes = bytes;
+		if (cudaMallocHost(&block->memory, bytes ? bytes : 1)) {
+			(void)cudaGetLastError();
+			free(block);
+			return NULL;
+		}
+	}
+	block->next = cuda->pinned_given;
+	cuda->pinned_given = block;
+	return block->memory;
+}
+
+void cuda_host_free(struct dsa_backend *be, void *memory)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	for (struct cuda_block **at = &cuda->pinned_given; *at; at = &(*at)->next) {
+		struct cuda_block *block = *at;
+		if (block->memory != memory)
+			continue;
+		*at = block->next;
+		block->next = cuda->pinned;
+		cuda->pinned = block;
+		return;
+	}
+	assert(!memory);
+}
+
+void cuda_forget_pinned(struct dsa_cuda *cuda)
+{
+	while (cuda->pinned) {
+		struct cuda_block *block = cuda->pinned;
+		cuda->pinned = block->next;
+		(void)cudaFreeHost(block->memory);
+		free(block);
+	}
+}
+
 static enum dsa_status move(struct dsa_backend *be, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             struct dsa_error *err)
 {

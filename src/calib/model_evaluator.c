@@ -109,10 +109,11 @@ void model_evaluator_allow(struct model_evaluator *me, struct kept *kept)
 		return;
 	int count = me->shape.batch[me->batch].count;
 	assert(me->scored > 0); /* documents without a scored token are in no batch */
-	kept->hidden = malloc(hidden_bytes(me, me->scored));
+	kept->hidden = me->be->ops->host_alloc(me->be, hidden_bytes(me, me->scored));
 	if (kept->hidden && !dsa_prefix_open(&kept->prefix, me->model, me->documents, count, NULL))
 		return;
-	free(kept->hidden);
+	if (kept->hidden)
+		me->be->ops->host_free(me->be, kept->hidden);
 	kept->hidden = NULL;
 	kept->allowed = false;
 	dsa_log_line(me->log, DSA_LOG_WARN, "no memory to keep batch %d; its reference is run again for every question",
@@ -299,7 +300,8 @@ static void close_evaluator(struct dsa_evaluator *self)
 		return;
 	for (int b = 0; me->kept && b < me->shape.batches; b++) {
 		dsa_prefix_close(me->kept[b].prefix);
-		free(me->kept[b].hidden);
+		if (me->kept[b].hidden)
+			me->be->ops->host_free(me->be, me->kept[b].hidden);
 	}
 	dsa_states_close(me->states);
 	dsa_forward_close(me->forward);
@@ -347,7 +349,7 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 	for (int b = 0; b < me->shape.batches; b++)
 		me->kept[b].allowed = allowed[b];
 	enum dsa_status status =
-	    dsa_states_open(&me->states, me->shape.layers, me->shape.batches, image, plan.pool, err);
+	    dsa_states_open(&me->states, me->be, me->shape.layers, me->shape.batches, image, plan.pool, err);
 	if (status)
 		return status;
 	dsa_log_line(me->log, DSA_LOG_DEBUG,

@@ -13,6 +13,7 @@ struct entry {
 };
 
 struct dsa_states {
+	struct dsa_backend *be;
 	int layers, batches;
 	size_t *image_bytes;    /* (batches) */
 	size_t all_images;      /* Σ image_bytes: a state in front of one layer, of every batch */
@@ -23,22 +24,36 @@ struct dsa_states {
 	bool *keep_candidate; /* (layers) and a candidate's */
 };
 
+static void *take(struct dsa_states *states, size_t bytes)
+{
+	return states->be ? states->be->ops->host_alloc(states->be, bytes) : malloc(bytes);
+}
+
+static void give(struct dsa_states *states, void *image)
+{
+	if (states->be)
+		states->be->ops->host_free(states->be, image);
+	else
+		free(image);
+}
+
 static void drop(struct dsa_states *states, int batch, struct entry **link)
 {
 	struct entry *entry = *link;
 	*link = entry->next;
 	states->held -= states->image_bytes[batch];
-	free(entry->image);
+	give(states, entry->image);
 	free(entry);
 }
 
-enum dsa_status dsa_states_open(struct dsa_states **out, int layers, int batches, const size_t *image_bytes,
-                                size_t limit, struct dsa_error *err)
+enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
+                                const size_t *image_bytes, size_t limit, struct dsa_error *err)
 {
 	*out = NULL;
 	struct dsa_states *states = dsa_alloc(1, sizeof *states, "the state pool", err);
 	if (!states)
 		return DSA_E_MEMORY;
+	states->be = be;
 	states->layers = layers;
 	states->batches = batches;
 	states->limit = limit;
@@ -240,10 +255,11 @@ void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern,
 	if (!make_room(states, batch, away ? 1 : 2))
 		return NULL;
 	struct entry *entry = malloc(sizeof *entry + (size_t)layer);
-	void *image = malloc(bytes);
+	void *image = take(states, bytes);
 	if (!entry || !image) {
 		free(entry);
-		free(image);
+		if (image)
+			give(states, image);
 		return NULL;
 	}
 	*entry = (struct entry){.next = states->entries[batch], .layer = layer, .image = image};

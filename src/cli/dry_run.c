@@ -74,7 +74,8 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 	const struct dsa_evaluator_shape *shape = dry->shape;
 	if (!dry->memory.state)
 		return DSA_OK;
-	enum dsa_status status = dsa_states_open(&states, shape->layers, shape->batches, image, dry->memory.pool, err);
+	enum dsa_status status =
+	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, dry->memory.pool, err);
 	if (status)
 		return status;
 	status = dsa_states_rebase(states, shape->reference, NULL, 0, err);

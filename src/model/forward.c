@@ -32,8 +32,8 @@ static size_t plan(struct workspace *w, const struct dsa_model_config *c, const 
 	w->selection = carve(&carver, DSA_I32, rows, c->topk);
 	w->keys = carve(&carver, act, keys, c->latent + c->rope);
 	w->index_keys = carve(&carver, act, keys, c->index_dim);
-	w->pos = carve(&carver, DSA_I32, rows, 1);
-	w->key0 = carve(&carver, DSA_I32, rows, 1);
+	w->pos = carve(&carver, DSA_I32, keys, 1);
+	w->key0 = carve(&carver, DSA_I32, keys, 1);
 	w->ids = carve(&carver, DSA_I32, rows, 1);
 	w->normed = carve(&carver, act, tile, c->hidden);
 	w->q_low = carve(&carver, act, tile, c->q_rank);
@@ -101,7 +101,7 @@ enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *mod
 	forward->max_documents = max_documents;
 	forward->documents =
 	    dsa_alloc((size_t)max_documents, sizeof *forward->documents, "the documents of a pass", err);
-	forward->host = dsa_alloc((size_t)max_rows, 3 * sizeof *forward->host, "the rows of a pass", err);
+	forward->host = dsa_alloc((size_t)(2 * max_keys + max_rows), sizeof *forward->host, "the rows of a pass", err);
 	if (!forward->documents || !forward->host)
 		goto cleanup;
 	struct dsa_backend_limits limits = dsa_forward_limits(c, model->context, max_rows, max_keys);
@@ -135,7 +135,7 @@ static enum dsa_status lay_out(struct dsa_forward *f, const struct dsa_pass_docu
                                struct dsa_error *err)
 {
 	const struct dsa_model_config *c = &f->model->config;
-	int32_t *pos = f->host, *key0 = pos + f->max_rows, *ids = key0 + f->max_rows;
+	int32_t *pos = f->host, *key0 = pos + f->max_keys, *ids = key0 + f->max_keys;
 	int64_t rows = 0, keys = 0;
 	for (int d = 0; d < count; d++) {
 		int tokens = documents[d].tokens, first = whole ? 0 : prefix_tokens(c, tokens);
@@ -165,6 +165,13 @@ static enum dsa_status lay_out(struct dsa_forward *f, const struct dsa_pass_docu
 	f->count = count;
 	f->rows = rows;
 	f->key_rows = keys;
+	/* Behind the query rows: those whose keys come from the prefix. */
+	for (int d = 0; d < count && !whole; d++)
+		for (int t = 0; t < f->documents[d].first; t++, rows++) {
+			pos[rows] = t;
+			key0[rows] = (int32_t)f->documents[d].key0;
+		}
+	f->laid_out = rows;
 	return DSA_OK;
 }
 
@@ -185,12 +192,13 @@ enum dsa_status dsa_forward_begin(struct dsa_forward *f, const struct dsa_pass_d
 	f->has_selection = false;
 	f->prefix = prefix;
 	*rows = f->rows;
-	size_t bytes = (size_t)f->rows * sizeof *f->host;
+	size_t bytes = (size_t)f->laid_out * sizeof *f->host;
 	status = ops->upload(f->be, f->work.pos.data, f->host, bytes, err);
 	if (!status)
-		status = ops->upload(f->be, f->work.key0.data, f->host + f->max_rows, bytes, err);
+		status = ops->upload(f->be, f->work.key0.data, f->host + f->max_keys, bytes, err);
 	if (!status)
-		status = ops->upload(f->be, f->work.ids.data, f->host + 2 * f->max_rows, bytes, err);
+		status = ops->upload(f->be, f->work.ids.data, f->host + 2 * f->max_keys,
+		                     (size_t)f->rows * sizeof *f->host, err);
 	return status;
 }
 

@@ -10,11 +10,12 @@
 
 /* On the device. R: rows of the largest pass; N: its keys; B = min(R, the backend's tile); act unless said. */
 struct workspace {
-	struct dsa_tensor residual;       /* (R, D) F32 */
-	struct dsa_tensor selection;      /* (R, K) I32, in force */
-	struct dsa_tensor keys;           /* (N, c + r) of the layer at hand */
-	struct dsa_tensor index_keys;     /* (N, d) of the layer at hand */
-	struct dsa_tensor pos, key0, ids; /* (R, 1) I32 */
+	struct dsa_tensor residual;   /* (R, D) F32 */
+	struct dsa_tensor selection;  /* (R, K) I32, in force */
+	struct dsa_tensor keys;       /* (N, c + r) of the layer at hand */
+	struct dsa_tensor index_keys; /* (N, d) of the layer at hand */
+	struct dsa_tensor pos, key0;  /* (N, 1) I32: of query rows, then of the prefix's rows */
+	struct dsa_tensor ids;        /* (R, 1) I32 */
 
 	struct dsa_tensor normed;         /* (B, D) */
 	struct dsa_tensor q_low;          /* (B, q) */
@@ -47,10 +48,11 @@ struct dsa_forward {
 	int64_t max_rows, max_keys;
 	int max_documents;
 	struct pass_document *documents; /* (max_documents) */
-	int32_t *host;                   /* (3, max_rows): pos, key0, ids on their way to the device */
+	int32_t *host; /* pos (max_keys), key0 (max_keys), ids (max_rows) on their way to the device */
 
 	int count; /* documents of the pass in progress */
 	int64_t rows, key_rows;
+	int64_t laid_out; /* rows, and the prefix's behind them */
 	bool whole, has_selection;
 	struct dsa_prefix *prefix;
 };

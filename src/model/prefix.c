@@ -6,6 +6,7 @@
 #include "dsa/arena.h"
 
 struct dsa_prefix {
+	struct dsa_backend *be; /* whose host memory keys lie in */
 	const struct dsa_model_config *config;
 	enum dsa_dtype act;
 	int count;
@@ -43,15 +44,19 @@ enum dsa_status dsa_prefix_open(struct dsa_prefix **out, const struct dsa_model 
 	if (!prefix)
 		return DSA_E_MEMORY;
 	prefix->config = config;
+	prefix->be = model->backend;
 	prefix->act = model->backend->act;
 	prefix->count = count;
 	prefix->rows = prefix_rows(config, documents, count);
 	prefix->tokens = dsa_alloc((size_t)count, sizeof *prefix->tokens, "a prefix", err);
 	prefix->stored = dsa_alloc(layers, sizeof *prefix->stored, "a prefix", err);
 	prefix->index_stored = dsa_alloc(layers, sizeof *prefix->index_stored, "a prefix", err);
-	prefix->keys = dsa_alloc(layers * (size_t)prefix->rows, row_bytes(config, prefix->act),
-	                         "keys of the positions below index_topk", err);
+	size_t bytes = layers * (size_t)prefix->rows * row_bytes(config, prefix->act);
+	prefix->keys = prefix->be->ops->host_alloc(prefix->be, bytes);
 	if (!prefix->tokens || !prefix->stored || !prefix->index_stored || !prefix->keys) {
+		if (!prefix->keys)
+			(void)dsa_fail(err, DSA_E_MEMORY,
+			               "no memory for keys of the positions below index_topk: %zu bytes", bytes);
 		dsa_prefix_close(prefix);
 		*out = NULL;
 		return DSA_E_MEMORY;
@@ -68,7 +73,8 @@ void dsa_prefix_close(struct dsa_prefix *prefix)
 	free(prefix->tokens);
 	free(prefix->stored);
 	free(prefix->index_stored);
-	free(prefix->keys);
+	if (prefix->keys)
+		prefix->be->ops->host_free(prefix->be, prefix->keys);
 	free(prefix);
 }
 
@@ -83,38 +89,61 @@ bool prefix_fits(const struct dsa_prefix *prefix, const struct dsa_pass_document
 	return true;
 }
 
-/* Moves one kind of key of a layer, all documents, between host and device. */
-static enum dsa_status move(struct dsa_forward *f, struct dsa_tensor device, char *host, bool store,
-                            struct dsa_error *err)
+/* One kind of key of a layer, all documents, to the host. */
+static enum dsa_status store(struct dsa_forward *f, struct dsa_tensor keys, char *host, struct dsa_error *err)
 {
-	size_t size = (size_t)device.cols * dsa_dtype_bytes(device.dtype);
+	size_t size = (size_t)keys.cols * dsa_dtype_bytes(keys.dtype);
 	enum dsa_status status = DSA_OK;
 	for (int d = 0; d < f->count && !status; d++) {
 		const struct pass_document *document = &f->documents[d];
 		size_t bytes = (size_t)prefix_tokens(&f->model->config, document->tokens) * size;
-		char *at = (char *)device.data + (size_t)document->key0 * size;
-		status = store ? f->be->ops->download(f->be, host, at, bytes, err)
-		               : f->be->ops->upload(f->be, at, host, bytes, err);
+		status =
+		    f->be->ops->download(f->be, host, (char *)keys.data + (size_t)document->key0 * size, bytes, err);
 		host += bytes;
 	}
 	return status;
 }
 
-static enum dsa_status move_layer(struct dsa_forward *f, int layer, bool index, bool store, struct dsa_error *err)
+/* … and from there to where its rows belong, through `landing`, a tensor of a tile. */
+static enum dsa_status load(struct dsa_forward *f, struct dsa_tensor keys, struct dsa_tensor landing, const char *host,
+                            struct dsa_error *err)
 {
-	struct dsa_prefix *prefix = f->prefix;
-	size_t rows = (size_t)prefix->rows;
-	char *host = prefix->keys + (size_t)layer * rows * row_bytes(prefix->config, prefix->act);
-	char *index_host = host + rows * (size_t)f->work.keys.cols * dsa_dtype_bytes(prefix->act);
-	enum dsa_status status = move(f, f->work.keys, host, store, err);
-	if (!status && index)
-		status = move(f, f->work.index_keys, index_host, store, err);
+	size_t size = (size_t)keys.cols * dsa_dtype_bytes(keys.dtype);
+	enum dsa_status status = DSA_OK;
+	assert(landing.cols == keys.cols && landing.dtype == keys.dtype && landing.stride == landing.cols);
+	for (int64_t first = 0; first < f->prefix->rows && !status; first += landing.rows) {
+		int64_t left = f->prefix->rows - first, count = left < landing.rows ? left : landing.rows;
+		/* The prefix's rows are laid out behind the query rows of the pass. */
+		struct dsa_rows rows = {.count = count,
+		                        .pos = (const int32_t *)f->work.pos.data + f->rows + first,
+		                        .key0 = (const int32_t *)f->work.key0.data + f->rows + first,
+		                        .max_pos = f->model->config.topk - 1};
+		status =
+		    f->be->ops->upload(f->be, landing.data, host + (size_t)first * size, (size_t)count * size, err);
+		if (!status)
+			status = f->be->ops->store_keys(f->be, dsa_tensor_rows(keys, 0, f->key_rows),
+			                                dsa_tensor_rows(landing, 0, count), &rows, err);
+	}
 	return status;
+}
+
+static char *layer_keys(const struct dsa_prefix *prefix, int layer)
+{
+	return prefix->keys + (size_t)layer * (size_t)prefix->rows * row_bytes(prefix->config, prefix->act);
+}
+
+/* The indexer's keys of a layer lie behind its latent ones. */
+static size_t latent_bytes(const struct dsa_forward *f)
+{
+	return (size_t)f->prefix->rows * (size_t)f->work.keys.cols * dsa_dtype_bytes(f->prefix->act);
 }
 
 enum dsa_status prefix_store(struct dsa_forward *f, int layer, bool index, struct dsa_error *err)
 {
-	enum dsa_status status = move_layer(f, layer, index, true, err);
+	char *host = layer_keys(f->prefix, layer);
+	enum dsa_status status = store(f, f->work.keys, host, err);
+	if (!status && index)
+		status = store(f, f->work.index_keys, host + latent_bytes(f), err);
 	if (!status) {
 		f->prefix->stored[layer] = true;
 		f->prefix->index_stored[layer] = index;
@@ -124,6 +153,12 @@ enum dsa_status prefix_store(struct dsa_forward *f, int layer, bool index, struc
 
 enum dsa_status prefix_load(struct dsa_forward *f, int layer, bool index, struct dsa_error *err)
 {
+	const char *host = layer_keys(f->prefix, layer);
 	assert(f->prefix->stored[layer] && (!index || f->prefix->index_stored[layer]));
-	return f->rows ? move_layer(f, layer, index, false, err) : DSA_OK;
+	if (!f->rows)
+		return DSA_OK;
+	enum dsa_status status = load(f, f->work.keys, f->work.kv, host, err);
+	if (!status && index)
+		status = load(f, f->work.index_keys, f->work.index_k, host + latent_bytes(f), err);
+	return status;
 }

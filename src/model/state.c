@@ -23,6 +23,8 @@ static enum dsa_status save(struct dsa_forward *f, struct dsa_tensor device, cha
 	const struct dsa_model_config *config = &f->model->config;
 	size_t size = (size_t)device.cols * dsa_dtype_bytes(device.dtype);
 	enum dsa_status status = DSA_OK;
+	if (!f->whole)
+		return f->be->ops->download(f->be, host, device.data, (size_t)f->rows * size, err);
 	for (int d = 0; d < f->count && !status; d++) {
 		int tokens = f->documents[d].tokens;
 		int64_t first = f->documents[d].row0 + prefix_tokens(config, tokens) - f->documents[d].first;

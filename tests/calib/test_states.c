@@ -15,7 +15,7 @@ static struct dsa_states *open_pool(size_t limit, int batches)
 	size_t image[4] = {IMAGE, IMAGE, IMAGE, IMAGE};
 	struct dsa_states *states;
 	struct dsa_error err;
-	assert_int_equal(dsa_states_open(&states, LAYERS, batches, image, limit, &err), DSA_OK);
+	assert_int_equal(dsa_states_open(&states, NULL, LAYERS, batches, image, limit, &err), DSA_OK);
 	assert_int_equal(dsa_states_rebase(states, "FFFFFF", NULL, 0, &err), DSA_OK);
 	return states;
 }
