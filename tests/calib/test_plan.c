@@ -189,6 +189,66 @@ static void memory_goes_to_keys_and_references_before_states(void **state)
 	assert_int_equal(image[1], 0);
 }
 
+static size_t scratch_of(const struct dsa_backend *be, const struct dsa_backend_limits *limits)
+{
+	assert_int_equal(be->tile, 64);
+	return 10 * (size_t)limits->rows + (size_t)limits->max_context;
+}
+
+static void device_memory_is_planned_before_it_is_taken(void **state)
+{
+	(void)state;
+	const struct dsa_ops ops = {.scratch_bytes = scratch_of};
+	const struct dsa_backend be = {.ops = &ops, .act = DSA_BF16, .weight = DSA_BF16, .tile = 64};
+	bool moe[3] = {false};
+	const struct dsa_model_config config = {.layers = 3,
+	                                        .hidden = 8,
+	                                        .heads = 2,
+	                                        .topk = 4,
+	                                        .latent = 6,
+	                                        .rope = 2,
+	                                        .nope = 4,
+	                                        .value = 4,
+	                                        .q_rank = 8,
+	                                        .index_heads = 2,
+	                                        .index_dim = 4,
+	                                        .dense_inner = 16,
+	                                        .vocab = 50,
+	                                        .moe = moe};
+	struct dsa_plan_device plan;
+	dsa_plan_device(&plan, &config, &be, 30, 100, 80);
+	assert_int_equal(plan.weights, dsa_model_weight_bytes(&config, DSA_BF16));
+	assert_int_equal(plan.rotary, 30 * 2 * 4);
+	assert_int_equal(plan.workspace, dsa_forward_bytes(&config, &be, 100, 100));
+	assert_int_equal(plan.scratch, 10 * 100 + 30);
+	assert_int_equal(plan.hidden, 80 * 8 * 2 * (1 + DSA_TOGETHER) + 80 * 4);
+	assert_int_equal(plan.overlap, 3 * 80 * 4 * 4);
+	assert_int_equal(plan.total,
+	                 plan.weights + plan.rotary + plan.workspace + plan.scratch + plan.hidden + plan.overlap);
+	/* What is said to fit does, one token more does not. */
+	struct dsa_plan_device less, more;
+	dsa_plan_device(&less, &config, &be, 30, 70, 70);
+	int64_t fits = dsa_plan_most_tokens(&config, &be, 30, 100, less.total);
+	assert_true(fits >= 70 && fits < 100);
+	dsa_plan_device(&less, &config, &be, 30, fits, fits);
+	dsa_plan_device(&more, &config, &be, 30, fits + 1, fits + 1);
+	assert_true(more.total > less.total);
+	assert_int_equal(dsa_plan_most_tokens(&config, &be, 30, 100, SIZE_MAX), 100);
+	assert_int_equal(dsa_plan_most_tokens(&config, &be, 30, 100, plan.weights), 0);
+}
+
+static void candidates_and_rows_that_wait_together_stay_within_their_limits(void **state)
+{
+	(void)state;
+	assert_int_equal(dsa_plan_together(1), DSA_TOGETHER);
+	assert_int_equal(dsa_plan_together((size_t)100 << 20), 2);
+	assert_int_equal(dsa_plan_together((size_t)1 << 40), 1);
+	assert_int_equal(dsa_plan_overlap_rows(78, 2048, 1000, DSA_OVERLAP_BYTES), 1000);
+	assert_int_equal(dsa_plan_overlap_rows(78, 2048, 100000, DSA_OVERLAP_BYTES),
+	                 ((int64_t)8 << 30) / (78 * 2048 * 4));
+	assert_int_equal(dsa_plan_overlap_rows(78, 2048, 100000, 1), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -198,6 +258,8 @@ int main(void)
 	    cmocka_unit_test(sums_beyond_int64_stay_at_its_end),
 	    cmocka_unit_test(the_probe_takes_a_large_batch_of_average_documents),
 	    cmocka_unit_test(memory_goes_to_keys_and_references_before_states),
+	    cmocka_unit_test(device_memory_is_planned_before_it_is_taken),
+	    cmocka_unit_test(candidates_and_rows_that_wait_together_stay_within_their_limits),
 	};
 	return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }
