@@ -56,7 +56,7 @@ static enum dsa_status search_options(struct dsa_session *session, struct dsa_ca
 	return status;
 }
 
-#define RESUMABLE "%s keeps all that was measured; run the same command with --resume to go on"
+#define RESUMABLE "%s keeps all that was measured"
 
 int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
 {

@@ -105,6 +105,10 @@ int main(int argc, char **argv)
 	enum dsa_status status =
 	    dsa_cli_parse(&options, (enum dsa_command)command, argc - 1, argv + 1, &wants_help, &arena, &err);
 	dsa_terminal_init(&terminal, &options);
+	if (!status && options.out && (command == DSA_CMD_CALIBRATE || command == DSA_CMD_OVERLAP)) {
+		terminal.words = argv;
+		terminal.word_count = argc;
+	}
 	int code = 0;
 	if (status) {
 		code = dsa_terminal_fail(&terminal, status, &err);

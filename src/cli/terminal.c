@@ -182,6 +182,35 @@ void dsa_terminal_close(struct dsa_terminal *terminal)
 	terminal->file = NULL;
 }
 
+/* A word as a shell takes it back. */
+static void put_word(FILE *out, const char *word)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:=,%+@";
+	if (*word && word[strspn(word, plain)] == 0) {
+		fputs(word, out);
+		return;
+	}
+	putc('\'', out);
+	for (; *word; word++) {
+		if (*word == '\'')
+			fputs("'\\'", out);
+		putc(*word, out);
+	}
+	putc('\'', out);
+}
+
+static void put_resume_command(const struct dsa_terminal *terminal, FILE *out)
+{
+	bool resumes = false;
+	fputs("dsacal: to go on:", out);
+	for (int i = 0; i < terminal->word_count; i++) {
+		putc(' ', out);
+		put_word(out, terminal->words[i]);
+		resumes |= !strcmp(terminal->words[i], "--resume");
+	}
+	fputs(resumes ? "\n" : " --resume\n", out);
+}
+
 int dsa_terminal_fail(struct dsa_terminal *terminal, enum dsa_status code, const struct dsa_error *err)
 {
 	dsa_terminal_clear(terminal);
@@ -193,5 +222,7 @@ int dsa_terminal_fail(struct dsa_terminal *terminal, enum dsa_status code, const
 		put_flat(terminal->file, err->text);
 		putc('\n', terminal->file);
 	}
+	if (code == DSA_E_INTERRUPTED && terminal->words)
+		put_resume_command(terminal, stderr);
 	return dsa_status_exit(code);
 }

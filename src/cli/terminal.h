@@ -18,6 +18,8 @@ struct dsa_terminal {
 	FILE *file; /* RUN/log.txt, or NULL */
 	bool bar, colour, quiet, verbose, silent_progress, drawn;
 	double started, last_line;
+	char *const *words; /* of the command line, for an interrupted run to go on with; NULL: cannot go on */
+	int word_count;
 	int layers;
 	int step, step_batches_done; /* of the step in hand */
 	double step_started;
@@ -29,7 +31,8 @@ DSA_CHECKED enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, c
 /* Removes a drawn bar, so that what is printed next starts on a line of its own. */
 void dsa_terminal_clear(struct dsa_terminal *terminal);
 void dsa_terminal_close(struct dsa_terminal *terminal);
-/* "dsacal: …" in one line; removes a bar first. Returns the exit status of code. */
+/* "dsacal: …" in one line; removes a bar first; after an interruption also the command that goes on. Returns the exit
+ * status of code. */
 int dsa_terminal_fail(struct dsa_terminal *terminal, enum dsa_status code, const struct dsa_error *err);
 /* Seconds since init. */
 double dsa_terminal_seconds(const struct dsa_terminal *terminal);
