@@ -8,6 +8,8 @@
  * A warp takes a row of up to 1024 columns, a block of 256 threads a wider one. A thread keeps up to four packs of
  * eight neighbouring columns in registers, so that a row of up to 8192 is read once; what lies behind is read again.
  * Bytes: x once, out once (w and b stay in L2). 4 FLOPs per element: bound by memory.
+ * Measured (H100 80GB HBM3, 2026-11-26, a device copy beside it 2.96 TB/s): RMS norm of 8192 rows, D 6144, F32 to BF16
+ * 2.85 TB/s, BF16 to BF16 2.72; D 2048 2.21; layer norm, D 128 (half the lanes idle) 1.33.
  *
  * Determinism: which thread adds which columns, and in which order, follows from D alone; threads are added in a fixed
  * tree. */

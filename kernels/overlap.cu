@@ -9,6 +9,8 @@
  *
  * Work per row: about L² / 16 · K look-ups, and L / 8 · K bits set. Bytes: blocks of the same rows run at the same
  * time, so that S comes from memory about once (4 L K per row) and from L2 about L / 16 times.
+ * Measured (H100 80GB HBM3, 2026-11-26), L 78, K 2048, 4096 rows: 1.2 µs per row at a context of 32 K, 1.9 at 128 K and
+ * 200 K, 6.3 at 1 M.
  *
  * Determinism: integers only. */
 #include <assert.h>

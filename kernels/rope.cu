@@ -7,7 +7,8 @@
  *
  * A thread takes one unit of a head of a row: four pairs side by side or eight of both halves, by 16-byte accesses, or
  * one pair where the view does not allow them. Bytes: R · heads · r elements read and written; the tables come from L2.
- * 3 FLOPs per element: bound by memory.
+ * 3 FLOPs per element: bound by memory. Measured (H100 80GB HBM3, 2026-11-26, a device copy beside it 2.96 TB/s): 8192
+ * rows of 128 heads, r 64 at a step of 192, 2.44 TB/s; 64 heads at a step of 256, 2.30.
  *
  * Determinism: every pair on its own, the same arithmetic on either path. */
 #include "pack.cuh"

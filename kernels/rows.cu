@@ -8,7 +8,8 @@
  * embed: a thread takes eight neighbouring columns of a row. The others are one kernel, which moves words of 16, 8, 4
  * or 2 bytes, the widest that every start and distance is a multiple of; a thread of a wide row moves four, all read
  * before the first is written. Bytes: what is moved, read and written once; no arithmetic but embed's hash (two 64-bit
- * products per element).
+ * products per element). Measured (H100 80GB HBM3, 2026-11-26, a device copy beside it 2.96 TB/s), 8192 rows: gather of
+ * D 6144 F32 2.78 TB/s, copy_heads of 128 heads of 128 2.76, embed of D 6144 2.64, with a seed 2.54.
  *
  * Determinism: integers and one exact sum per element. */
 #include "pack.cuh"
