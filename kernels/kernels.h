@@ -137,10 +137,9 @@ cudaError_t kernel_compare(cudaStream_t stream, struct dsa_row_figures *figures,
 /* overlap.cu ---------------------------------------------------------------------------------------------------- */
 
 /* counts (layers, layers) += as in backend.h; selections: (layers) device pointers, in device memory. positions below
- * context. scratch: kernel_overlap_bytes(context). */
+ * context; layers up to 600, K below 65536. */
 cudaError_t kernel_overlap(cudaStream_t stream, unsigned long long *counts, const int32_t *const *selections,
-                           int layers, int topk, int64_t rows, int context, void *scratch);
-size_t kernel_overlap_bytes(int context);
+                           int layers, int topk, int64_t rows, int context);
 
 #ifdef __cplusplus
 }
