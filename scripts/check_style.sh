@@ -7,7 +7,7 @@ fail() {
 	echo "style: $*"
 	bad=$((bad + 1))
 }
-mapfile -t sources < <(git ls-files '*.c' '*.h' '*.cu')
+mapfile -t sources < <(git ls-files '*.c' '*.h' '*.cu' '*.cuh')
 if ! clang-format --dry-run -Werror "${sources[@]}" >/tmp/dsacal-format.$$ 2>&1; then
 	fail "clang-format disagrees: $(grep -oE '^[^:]+' /tmp/dsacal-format.$$ | sort -u | head -5 | tr '\n' ' ')"
 fi
