@@ -109,7 +109,8 @@ $B/kernels/%.o: kernels/%.cu $B/kernels.stamp
 	$Q$(NVCC) $(NVCCFLAGS) -MD -MP -c -o $@ $<
 
 # Which backends there are is known to one file.
-$B/src/backend/cuda%.o: CFLAGS += $(CUDA_CFLAGS)
+$B/src/backend/cuda.o: CFLAGS += $(CUDA_CFLAGS)
+$B/src/backend/cuda_%.o: CFLAGS += $(CUDA_CFLAGS)
 $B/src/backend/registry.o: CFLAGS += $(if $(WITH_CUDA),-DDSA_CUDA)
 
 # a·b + c may be one rounding: half the time of the inner loops, and the same in every loop of a build.
