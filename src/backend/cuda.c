@@ -231,7 +231,7 @@ enum dsa_status dsa_cuda_open(struct dsa_backend **out, int index, const struct 
                               struct dsa_error *err)
 {
 	struct cudaDeviceProp properties;
-	int device;
+	int device = 0;
 	*out = NULL;
 	enum dsa_status status = find_device(index, &device, &properties, err);
 	if (status)
