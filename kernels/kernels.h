@@ -11,13 +11,14 @@
 
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-
-#include "dsa/backend.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "dsa/backend.h"
 
 /* On the device, one per backend; all bits set: no fault. Written by atomicMin, so the first place is kept. */
 struct kernel_fault {
