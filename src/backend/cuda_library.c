@@ -56,7 +56,6 @@ enum dsa_status cuda_library_open(struct cuda_library *library, struct dsa_error
 	    {"cublasLtMatmulPreferenceInit_internal", &library->preference_init},
 	    {"cublasLtMatmulPreferenceSetAttribute", &library->preference_set},
 	    {"cublasLtMatmulAlgoGetHeuristic", &library->heuristic},
-	    {"cublasLtMatmulAlgoCheck", &library->check},
 	    {"cublasLtMatmulAlgoConfigGetAttribute", &library->algo_get},
 	    {"cublasLtMatmul", &library->matmul},
 	};

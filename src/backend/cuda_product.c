@@ -2,9 +2,10 @@
  *
  * cuBLASLt chooses another algorithm for every number of rows, and some cut the inner dimension between blocks in a
  * way that depends on it. So one algorithm is chosen for every kind of product, at one canonical number of rows, and
- * used for every other: no split of the inner dimension, no workspace (without one there is no place for partial sums,
- * which excludes stream-K), and accepted by the library for every number of rows that is tried. The choice is the first
- * such in the heuristic's order, so it is the same in every run on a device with one library; nothing is timed.
+ * used for every other: no split of the inner dimension, and no workspace (without one there is no place for partial
+ * sums, which excludes stream-K). The choice is the first such in the heuristic's order, so it is the same in every run
+ * on a device with one library; nothing is timed. The library's own check of an algorithm is not asked: it turns down
+ * every Hopper kernel that the heuristic has just named, and these then take any number of rows.
  *
  * In the column-major words of the library, with (rows × columns): out (N × R) = op(w) (N × K) · x (K × R). */
 #include "cuda.h"
@@ -13,9 +14,6 @@
 #include <string.h>
 
 enum { CANONICAL_ROWS = 4096, CANDIDATES = 32, ALIGNMENT = 16 };
-
-/* Tried before an algorithm is taken: below, at and between the edges of tiles, and far above. */
-static const int64_t tried_rows[] = {1, 2, 7, 8, 9, 16, 33, 64, 100, 128, 200, 256, 1000, 4096, 8192, 1 << 17};
 
 /* All that a choice depends on. Of one size throughout: compared as bytes. */
 struct kind {
@@ -172,22 +170,12 @@ static uint32_t config(const struct cuda_library *library, const cublasLtMatmulA
 	return library->algo_get(algo, attribute, &value, sizeof value, &written) ? UINT32_MAX : value;
 }
 
-/* Does the algorithm reduce whole inner dimensions, and take any number of rows? */
-static bool acceptable(const struct dsa_cuda *cuda, const struct kind *kind, const cublasLtMatmulAlgo_t *algo)
+/* Does the algorithm reduce whole inner dimensions, with no memory for parts of them? */
+static bool acceptable(const struct cuda_library *library, const cublasLtMatmulHeuristicResult_t *result)
 {
-	const struct cuda_library *library = &cuda->library;
-	if (config(library, algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1 ||
-	    config(library, algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME) != CUBLASLT_REDUCTION_SCHEME_NONE)
-		return false;
-	for (size_t i = 0; i < sizeof tried_rows / sizeof *tried_rows; i++) {
-		struct description d;
-		cublasLtMatmulHeuristicResult_t result;
-		if (describe(library, &d, kind, tried_rows[i]) ||
-		    library->check(cuda->lt, &d.desc, &d.w, &d.x, &d.out, &d.out, algo, &result) ||
-		    result.workspaceSize > 0)
-			return false;
-	}
-	return true;
+	return result->state == CUBLAS_STATUS_SUCCESS && result->workspaceSize == 0 &&
+	       config(library, &result->algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) <= 1 &&
+	       config(library, &result->algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME) == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
 static enum dsa_status choose(const struct dsa_cuda *cuda, struct choice *choice, struct dsa_error *err)
@@ -200,7 +188,7 @@ static enum dsa_status choose(const struct dsa_cuda *cuda, struct choice *choice
 	if (status == CUBLAS_STATUS_NOT_SUPPORTED)
 		return DSA_OK;
 	for (int i = 0; !status && !choice->found && i < count; i++)
-		if (results[i].state == CUBLAS_STATUS_SUCCESS && acceptable(cuda, &choice->kind, &results[i].algo)) {
+		if (acceptable(&cuda->library, &results[i])) {
 			choice->algo = results[i].algo;
 			choice->found = true;
 		}
