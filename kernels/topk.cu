@@ -113,8 +113,8 @@ __device__ __forceinline__ uint32_t bisect(const uint32_t (&key)[items], uint32_
 
 /* The K-th largest key of a row, by digits; *above: how many are larger, *equal: how many are it. */
 template <int threads>
-__device__ uint32_t count_digits(const float *row, int n, uint32_t wanted, uint32_t *bins, shared_sums<threads> *s,
-                                 uint32_t *above, uint32_t *equal)
+__device__ __forceinline__ uint32_t count_digits(const float *row, int n, uint32_t wanted, uint32_t *bins,
+                                                 shared_sums<threads> *s, uint32_t *above, uint32_t *equal)
 {
 	static const int shift[3] = {21, 10, 0};
 	uint32_t prefix = 0, larger = 0;
@@ -169,8 +169,8 @@ __device__ uint32_t count_digits(const float *row, int n, uint32_t wanted, uint3
 
 /* How many keys of a row are larger than v, and how many are it. */
 template <int threads>
-__device__ void count_around(const float *row, int n, uint32_t v, shared_sums<threads> *s, uint32_t *above,
-                             uint32_t *equal)
+__device__ __forceinline__ void count_around(const float *row, int n, uint32_t v, shared_sums<threads> *s,
+                                             uint32_t *above, uint32_t *equal)
 {
 	uint32_t larger = 0, same = 0;
 #pragma unroll 8
@@ -186,7 +186,8 @@ __device__ void count_around(const float *row, int n, uint32_t v, shared_sums<th
 
 /* Marks the positions of a row whose key is v (equal) or larger (above). A word is one warp's: no atomics. */
 template <int threads>
-__device__ void mark_row(uint32_t *map, const float *row, int n, uint32_t v, bool equal, bool above, bool add)
+__device__ __forceinline__ void mark_row(uint32_t *map, const float *row, int n, uint32_t v, bool equal, bool above,
+                                         bool add)
 {
 #pragma unroll 8
 	for (int i = (int)threadIdx.x; i / 32 * 32 < n; i += threads) {
@@ -198,7 +199,8 @@ __device__ void mark_row(uint32_t *map, const float *row, int n, uint32_t v, boo
 }
 
 /* Clears all marks but the lowest `keep`. */
-template <int threads> __device__ void cut_marks(uint32_t *map, int words, uint32_t keep, shared_sums<threads> *s)
+template <int threads>
+__device__ __forceinline__ void cut_marks(uint32_t *map, int words, uint32_t keep, shared_sums<threads> *s)
 {
 	int share = (words + threads - 1) / threads, first = (int)threadIdx.x * share;
 	uint32_t sum = 0;
@@ -217,7 +219,8 @@ template <int threads> __device__ void cut_marks(uint32_t *map, int words, uint3
 
 /* Writes the positions marked, at most `topk`, ascending. Warps take stretches of words, lanes neighbouring words. */
 template <int threads>
-__device__ void read_marks(int32_t *out, int topk, const uint32_t *map, int words, shared_sums<threads> *s)
+__device__ __forceinline__ void read_marks(int32_t *out, int topk, const uint32_t *map, int words,
+                                           shared_sums<threads> *s)
 {
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
 	int share = ((words + threads - 1) / threads) * 32, first = warp * share, end = min(first + share, words);
