@@ -76,7 +76,7 @@ LIB_SRC := $(filter-out src/backend/cuda%,$(LIB_SRC))
 else
 KERNEL_SRC := $(sort $(wildcard kernels/*.cu))
 KERNEL_OBJ := $(KERNEL_SRC:%.cu=$B/%.o)
-LIBS       += $(CUDA_HOME)/lib64/libcudart_static.a -ldl -lrt -lpthread -lstdc++
+LIBS       += $(CUDA_HOME)/lib64/libcudart_static.a -ldl -lrt -lpthread
 endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$B/%.o)

@@ -11,13 +11,14 @@
 
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-
-#include "dsa/backend.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "dsa/backend.h"
 
 /* On the device, one per backend; all bits set: no fault. Written by atomicMin, so the first place is kept. */
 struct kernel_fault {
@@ -90,8 +91,7 @@ cudaError_t kernel_route(cudaStream_t stream, int32_t *ids, float *weights, stru
 /* starts (E + 1): first sorted place of each expert; sorted (pairs): pair at each place; places (pairs): its inverse.
  */
 cudaError_t kernel_sort_pairs(cudaStream_t stream, int32_t *starts, int32_t *sorted, int32_t *places,
-                              const int32_t *ids, int64_t pairs, int experts, void *scratch);
-size_t kernel_sort_pairs_bytes(int64_t pairs, int experts);
+                              const int32_t *ids, int64_t pairs, int experts);
 /* out row i = x row sorted[i] / chosen. BF16. */
 cudaError_t kernel_permute(cudaStream_t stream, struct dsa_tensor out, struct dsa_tensor x, const int32_t *sorted,
                            int chosen);

@@ -5,16 +5,16 @@
  *
  * One block a row. Floats are mapped to unsigned integers of the same order.
  * - Short rows are held in registers; of longer ones those that can matter are: a sample of the row gives a bound that
- *   somewhat more than K scores should reach, one pass over the row collects what reaches it. Too few or too many have
- *   reached it: no harm, the next way is taken.
- * - The K-th largest of the scores in registers is found by bisection, each step a count over the block that ends as
- * soon as exactly K reach the middle. Ties are cut by the same bisection over positions.
- * - Otherwise (mostly: more equals at the bound than room) the K-th largest is found by counting digits of 11, 11 and
- * 10 bits over the whole row, unless the bound itself is it.
+ *   somewhat more than K scores should reach, one pass over the row collects what reaches it. Where too few or too many
+ *   do, a better bound is made of what was seen and the pass repeated.
+ * - The K-th largest of the scores in registers is found by narrowing a range, each step a count over the block, that
+ *   ends as soon as exactly K reach the bound. Ties are cut by the same search over positions.
+ * - Otherwise (mostly: more equals at the bound than room) the K-th largest is the bound itself or found by counting
+ *   digits of 11, 11 and 10 bits over the row, and one more pass splits the row at it.
  * - The selected are marked in a bit map in shared memory, which is read off in ascending order: their order of arrival
  *   does not matter, so the result is determined by the scores alone.
  *
- * Bytes: 4 · (pos + 1) read once, 5 more times at worst, 4 · K written. */
+ * Bytes: 4 · (pos + 1) read once (twice where equals abound, six times at worst), 4 · K written. */
 #include "kernels.h"
 
 #include <cuda_runtime.h>
@@ -24,7 +24,7 @@
 namespace
 {
 
-enum { BINS = 2048, UNROLL = 4 };
+enum { BINS = 2048, UNROLL = 4, SAMPLES = 4096 };
 
 /* -0 is +0's key; a NaN's lies above infinity's or below its negative. */
 __device__ __forceinline__ uint32_t key_of(float x)
@@ -73,12 +73,14 @@ template <int threads> __device__ __forceinline__ uint32_t block_scan(uint32_t x
 }
 
 /* The bound v that `wanted` … wanted + slack of the keys reach, or else the largest that at least `wanted` reach; at
- * least `wanted` of the keys are not 0. *reached: how many reach v. */
+ * least `wanted` of the keys are not 0. *reached: how many reach v. Steps go where the counts so far, taken for
+ * straight lines, would cross; every third halves the range, whatever the keys are like. */
 template <int threads, int items>
-__device__ __forceinline__ uint32_t bisect(const uint32_t (&key)[items], uint32_t wanted, uint32_t slack,
+__device__ __forceinline__ uint32_t search(const uint32_t (&key)[items], uint32_t wanted, uint32_t slack,
                                            shared_sums<threads> *s, uint32_t *reached)
 {
-	uint32_t low = ~0U, high = 0, count = 0, lane = threadIdx.x % 32;
+	uint32_t low = ~0U, high = 0, count = 0, beyond = 0, lane = threadIdx.x % 32;
+#pragma unroll
 	for (int i = 0; i < items; i++) {
 		low = key[i] && key[i] < low ? key[i] : low;
 		high = key[i] > high ? key[i] : high;
@@ -94,8 +96,11 @@ __device__ __forceinline__ uint32_t bisect(const uint32_t (&key)[items], uint32_
 	count = block_sum(count, s, 0);
 	low = __reduce_min_sync(~0U, lane < threads / 32 ? s->least[lane] : ~0U);
 	high = __reduce_max_sync(~0U, lane < threads / 32 ? s->most[lane] : 0);
+	/* `count` ≥ wanted reach low, `beyond` < wanted reach high + 1. */
 	for (int turn = 1; low < high && count > wanted + slack; turn++) {
-		uint32_t middle = low + (high - low) / 2 + 1, n = 0; /* low < middle ≤ high */
+		float part = ((float)(count - wanted) - 0.5f * (float)slack) / (float)(count - beyond);
+		uint32_t step = turn % 3 ? (uint32_t)((float)(high - low) * part) : (high - low) / 2;
+		uint32_t middle = low + min(step, high - low - 1) + 1, n = 0;
 #pragma unroll
 		for (int i = 0; i < items; i++)
 			n += key[i] >= middle;
@@ -105,6 +110,7 @@ __device__ __forceinline__ uint32_t bisect(const uint32_t (&key)[items], uint32_
 			count = n;
 		} else {
 			high = middle - 1;
+			beyond = n;
 		}
 	}
 	*reached = count;
@@ -113,8 +119,8 @@ __device__ __forceinline__ uint32_t bisect(const uint32_t (&key)[items], uint32_
 
 /* The K-th largest key of a row, by digits; *above: how many are larger, *equal: how many are it. */
 template <int threads>
-__device__ uint32_t count_digits(const float *row, int n, uint32_t wanted, uint32_t *bins, shared_sums<threads> *s,
-                                 uint32_t *above, uint32_t *equal)
+__device__ __forceinline__ uint32_t count_digits(const float *row, int n, uint32_t wanted, uint32_t *bins,
+                                                 shared_sums<threads> *s, uint32_t *above, uint32_t *equal)
 {
 	static const int shift[3] = {21, 10, 0};
 	uint32_t prefix = 0, larger = 0;
@@ -167,38 +173,9 @@ __device__ uint32_t count_digits(const float *row, int n, uint32_t wanted, uint3
 	return prefix;
 }
 
-/* How many keys of a row are larger than v, and how many are it. */
-template <int threads>
-__device__ void count_around(const float *row, int n, uint32_t v, shared_sums<threads> *s, uint32_t *above,
-                             uint32_t *equal)
-{
-	uint32_t larger = 0, same = 0;
-#pragma unroll 8
-	for (int i = (int)threadIdx.x; i < n; i += threads) {
-		uint32_t key = key_of(row[i]);
-		larger += key > v;
-		same += key == v;
-	}
-	__syncthreads();
-	*above = block_sum(larger, s, 0);
-	*equal = block_sum(same, s, 1);
-}
-
-/* Marks the positions of a row whose key is v (equal) or larger (above). A word is one warp's: no atomics. */
-template <int threads>
-__device__ void mark_row(uint32_t *map, const float *row, int n, uint32_t v, bool equal, bool above, bool add)
-{
-#pragma unroll 8
-	for (int i = (int)threadIdx.x; i / 32 * 32 < n; i += threads) {
-		uint32_t key = i < n ? key_of(row[i]) : 0;
-		uint32_t word = __ballot_sync(~0U, i < n && ((equal && key == v) || (above && key > v)));
-		if (threadIdx.x % 32 == 0)
-			map[i / 32] = add ? map[i / 32] | word : word;
-	}
-}
-
 /* Clears all marks but the lowest `keep`. */
-template <int threads> __device__ void cut_marks(uint32_t *map, int words, uint32_t keep, shared_sums<threads> *s)
+template <int threads>
+__device__ __forceinline__ void cut_marks(uint32_t *map, int words, uint32_t keep, shared_sums<threads> *s)
 {
 	int share = (words + threads - 1) / threads, first = (int)threadIdx.x * share;
 	uint32_t sum = 0;
@@ -217,7 +194,8 @@ template <int threads> __device__ void cut_marks(uint32_t *map, int words, uint3
 
 /* Writes the positions marked, at most `topk`, ascending. Warps take stretches of words, lanes neighbouring words. */
 template <int threads>
-__device__ void read_marks(int32_t *out, int topk, const uint32_t *map, int words, shared_sums<threads> *s)
+__device__ __forceinline__ void read_marks(int32_t *out, int topk, const uint32_t *map, int words,
+                                           shared_sums<threads> *s)
 {
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
 	int share = ((words + threads - 1) / threads) * 32, first = warp * share, end = min(first + share, words);
@@ -244,20 +222,58 @@ __device__ void read_marks(int32_t *out, int topk, const uint32_t *map, int word
 	}
 }
 
-/* Collects what reaches `bound`, and NaN, with positions, in any order: score bits and position of each, as far as
- * there is room; s->count: how many there are. NaN sets s->bad. */
+/* Where a lane's hits of a step go: `hits` of its UNROLL vectors, appended to the list. */
 template <int threads>
-__device__ __forceinline__ void collect(uint2 *list, uint32_t room, const float *row, int n, float bound,
-                                        shared_sums<threads> *s)
+__device__ __forceinline__ void append(uint2 *list, uint32_t room, const float4 (&x)[UNROLL], uint32_t hits, int v0,
+                                       shared_sums<threads> *s)
 {
-	int lane = (int)threadIdx.x % 32, vectors = (n + 3) / 4;
+	int lane = (int)threadIdx.x % 32, own = __popc(hits), upto = own;
+	for (int d = 1; d < 32; d *= 2) {
+		int below = __shfl_up_sync(~0U, upto, (unsigned)d);
+		upto += lane >= d ? below : 0;
+	}
+	uint32_t place = 0;
+	if (lane == 31 && upto)
+		place = atomicAdd(&s->count, (uint32_t)upto);
+	place = __shfl_sync(~0U, place, 31) + (uint32_t)(upto - own);
+#pragma unroll
+	for (int i = 0; i < UNROLL * 4; i++) {
+		if (!(hits >> i & 1))
+			continue;
+		float score = i % 4 == 0 ? x[i / 4].x : i % 4 == 1 ? x[i / 4].y : i % 4 == 2 ? x[i / 4].z : x[i / 4].w;
+		if (score != score)
+			s->bad = 1;
+		if (place < room)
+			list[place] = {__float_as_uint(score),
+			               (uint32_t)(v0 + i / 4 * threads + (int)threadIdx.x) * 4 + i % 4};
+		place++;
+	}
+}
+
+/* The first `left` of four bits. */
+__device__ __forceinline__ uint32_t first_of_four(uint32_t four, int left)
+{
+	return left >= 4 ? four : left > 0 ? four & ((1U << left) - 1) : 0;
+}
+
+/* Collects what reaches `bound`, and NaN, in any order: score bits and position of each, as far as there is room;
+ * returns how many there are. NaN sets s->bad. */
+template <int threads>
+__device__ __forceinline__ uint32_t collect(uint2 *list, uint32_t room, const float *row, int n, float bound,
+                                            shared_sums<threads> *s)
+{
+	int vectors = (n + 3) / 4;
+	__syncthreads();
+	if (threadIdx.x == 0)
+		s->count = 0;
+	__syncthreads();
 	for (int v0 = 0; v0 < vectors; v0 += threads * UNROLL) {
 		float4 x[UNROLL];
 		uint32_t hits = 0;
 #pragma unroll
 		for (int u = 0; u < UNROLL; u++) {
 			int v = v0 + u * threads + (int)threadIdx.x;
-			/* The vector at the end may hold undefined scores, of the row's room: not counted. */
+			/* The last vector may end in undefined scores, of the row's room: not counted. */
 			x[u] = v < vectors ? __ldcs((const float4 *)row + v) : float4{0, 0, 0, 0};
 		}
 #pragma unroll
@@ -265,154 +281,216 @@ __device__ __forceinline__ void collect(uint2 *list, uint32_t room, const float 
 			uint32_t four = (uint32_t) !(x[u].x < bound) | (uint32_t) !(x[u].y < bound) << 1 |
 			                (uint32_t) !(x[u].z < bound) << 2 | (uint32_t) !(x[u].w < bound) << 3;
 			int left = n - (v0 + u * threads + (int)threadIdx.x) * 4;
-			if (left < 4)
-				four &= left > 0 ? (1U << left) - 1 : 0;
-			hits |= four << (u * 4);
+			hits |= first_of_four(four, left) << (u * 4);
 		}
-		int own = __popc(hits), upto = own;
-		for (int d = 1; d < 32; d *= 2) {
-			int below = __shfl_up_sync(~0U, upto, (unsigned)d);
-			upto += lane >= d ? below : 0;
-		}
-		uint32_t place = 0;
-		if (lane == 31 && upto)
-			place = atomicAdd(&s->count, (uint32_t)upto);
-		place = __shfl_sync(~0U, place, 31) + (uint32_t)(upto - own);
-#pragma unroll
-		for (int i = 0; i < UNROLL * 4; i++) {
-			if (!(hits >> i & 1))
-				continue;
-			float score = i % 4 == 0   ? x[i / 4].x
-			              : i % 4 == 1 ? x[i / 4].y
-			              : i % 4 == 2 ? x[i / 4].z
-			                           : x[i / 4].w;
-			if (score != score)
-				s->bad = 1;
-			if (place < room)
-				list[place] = {__float_as_uint(score),
-				               (uint32_t)(v0 + i / 4 * threads + (int)threadIdx.x) * 4 + i % 4};
-			place++;
-		}
+		append(list, room, x, hits, v0, s);
 	}
+	__syncthreads();
+	return s->count;
 }
 
-/* Of a long row, a bound that somewhat more than topk scores should reach. */
-template <int threads, int items>
-__device__ __forceinline__ float sample_bound(const float *row, int n, int topk, shared_sums<threads> *s)
+/* Collects the scores whose key is larger than v and marks those that equal it, all the map written. Returns how many
+ * are larger, *equal: how many are equal. */
+template <int threads>
+__device__ __forceinline__ uint32_t split(uint2 *list, uint32_t room, uint32_t *map, const float *row, int n,
+                                          uint32_t v, shared_sums<threads> *s, uint32_t *equal)
 {
-	enum { VECTORS = 2, SAMPLES = VECTORS * 4 * threads };
+	int vectors = (n + 3) / 4, words = (n + 31) / 32;
+	uint32_t same = 0;
+	__syncthreads();
+	if (threadIdx.x == 0)
+		s->count = 0;
+	__syncthreads();
+	for (int v0 = 0; v0 < vectors; v0 += threads * UNROLL) {
+		float4 x[UNROLL];
+		uint32_t hits = 0, ties = 0;
+#pragma unroll
+		for (int u = 0; u < UNROLL; u++) {
+			int i = v0 + u * threads + (int)threadIdx.x;
+			x[u] = i < vectors ? __ldcs((const float4 *)row + i) : float4{0, 0, 0, 0};
+		}
+#pragma unroll
+		for (int u = 0; u < UNROLL; u++) {
+			uint32_t k[4] = {key_of(x[u].x), key_of(x[u].y), key_of(x[u].z), key_of(x[u].w)};
+			uint32_t larger = 0, four = 0;
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				larger |= (uint32_t)(k[i] > v) << i;
+				four |= (uint32_t)(k[i] == v) << i;
+			}
+			int left = n - (v0 + u * threads + (int)threadIdx.x) * 4;
+			hits |= first_of_four(larger, left) << (u * 4);
+			ties |= first_of_four(four, left) << (u * 4);
+		}
+		same += (uint32_t)__popc(ties);
+#pragma unroll
+		for (int u = 0; u < UNROLL; u++) {
+			/* Eight lanes' vectors are a word of the map. */
+			uint32_t word = (ties >> (u * 4) & 15) << threadIdx.x % 8 * 4;
+			word |= __shfl_xor_sync(~0U, word, 1);
+			word |= __shfl_xor_sync(~0U, word, 2);
+			word |= __shfl_xor_sync(~0U, word, 4);
+			int at = (v0 + u * threads + (int)threadIdx.x) / 8;
+			if (threadIdx.x % 8 == 0 && at < words)
+				map[at] = word;
+		}
+		append(list, room, x, hits, v0, s);
+	}
+	__syncthreads();
+	*equal = block_sum(same, s, 0);
+	__syncthreads();
+	return s->count;
+}
+
+/* Of a long row, a bound that somewhat more than topk scores, not more than `room`, should reach: four standard
+ * deviations of the number of sampled ones above the mean, or else half way, `widen` times as many. */
+template <int threads>
+__device__ __forceinline__ float sample_bound(const float *row, int n, int topk, int room, int widen,
+                                              shared_sums<threads> *s)
+{
+	enum { VECTORS = SAMPLES / 4 / threads };
 	uint32_t key[VECTORS * 4], reached;
+#pragma unroll
 	for (int i = 0; i < VECTORS; i++) {
 		int64_t place = (int64_t)(i * threads + (int)threadIdx.x) * (n / 4) / (VECTORS * threads);
 		float4 x = ((const float4 *)row)[place];
-		key[i * 4] = key_of(x.x);
-		key[i * 4 + 1] = key_of(x.y);
-		key[i * 4 + 2] = key_of(x.z);
-		key[i * 4 + 3] = key_of(x.w);
+		key[i * 4] = max(key_of(x.x), 1U);
+		key[i * 4 + 1] = max(key_of(x.y), 1U);
+		key[i * 4 + 2] = max(key_of(x.z), 1U);
+		key[i * 4 + 3] = max(key_of(x.w), 1U);
 	}
-	/* Four standard deviations of the number of sampled scores among the topk. */
-	float expected = (float)topk * SAMPLES / (float)n;
-	uint32_t wanted = (uint32_t)(expected + 4 * sqrtf(expected) + 4);
+	float least = (float)topk * SAMPLES / (float)n,
+	      half = 0.5f * (sqrtf(least) + sqrtf((float)room * SAMPLES / (float)n));
+	float most = least + 4 * sqrtf(least) + 4;
+	uint32_t wanted = (uint32_t)(half * half < most ? half * half : most) * (uint32_t)widen + 1;
 	wanted = wanted < SAMPLES ? wanted : SAMPLES;
-	return score_of(bisect<threads, VECTORS * 4>(key, wanted, wanted / 16, s, &reached));
+	return score_of(search<threads, VECTORS * 4>(key, wanted, wanted / 16, s, &reached));
+}
+
+/* 0 is the key of no number, and of one NaN: it stands for nothing. */
+template <int threads, int items>
+__device__ __forceinline__ void take_list(uint32_t (&key)[items], const uint2 *list, uint32_t count)
+{
+#pragma unroll
+	for (int i = 0; i < items; i++) {
+		uint32_t at = (uint32_t)(i * threads) + threadIdx.x;
+		key[i] = at < count ? max(key_of(__uint_as_float(list[at].x)), 1U) : 0;
+	}
+}
+
+/* Collects between topk and threads · items scores of a long row that no other score exceeds, and returns how many; or
+ * returns another number: there are none such, or they were not found. *bound: what they reach. */
+template <int threads, int items>
+__device__ __forceinline__ uint32_t collect_best(uint2 *list, const float *row, int n, int topk,
+                                                 shared_sums<threads> *s, float *bound)
+{
+	enum { ROOM = threads * items };
+	*bound = sample_bound<threads>(row, n, topk, ROOM, 1, s);
+	uint32_t count = collect<threads>(list, ROOM, row, n, *bound, s), reached;
+	if (count > ROOM) {
+		/* The list is a sample, of most of those that can matter. */
+		uint32_t key[items];
+		float expected = (float)topk * ROOM / (float)count;
+		uint32_t wanted = (uint32_t)(expected + 4 * sqrtf(expected) + 4);
+		take_list<threads, items>(key, list, ROOM);
+		float better =
+		    score_of(search<threads, items>(key, wanted < ROOM ? wanted : ROOM, wanted / 16, s, &reached));
+		if (!(better > *bound))
+			return count;
+		*bound = better;
+	} else if (count < (uint32_t)topk) {
+		*bound = sample_bound<threads>(row, n, topk, ROOM, 2, s);
+	} else {
+		return count;
+	}
+	return collect<threads>(list, ROOM, row, n, *bound, s);
 }
 
 template <int threads, int items>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, threads == 256 ? 4 : 1)
     select_rows(int32_t *selection, int topk, const float *scores, int64_t stride, const int32_t *positions,
-                const int32_t *key0, struct kernel_fault *fault)
+                const int32_t *key0, bool has_list, struct kernel_fault *fault)
 {
-	enum { ROOM = threads * items };
+	enum { ROOM = threads * items, LONG = ROOM >= SAMPLES };
 	extern __shared__ __align__(16) uint32_t memory[];
 	__shared__ shared_sums<threads> s;
 	int64_t r = blockIdx.x;
 	const float *row = scores + r * stride;
 	int32_t *out = selection + r * topk;
 	int n = positions[r] + 1, words = (n + 31) / 32;
-	uint32_t key[items], place[items], count = (uint32_t)n, v, reached;
+	uint2 *list = (uint2 *)memory; /* the bins lie in its place */
+	uint32_t *map = memory + (has_list ? ROOM * 2 : 0), key[items], count = (uint32_t)n, reached;
 
-	if (threadIdx.x == 0) {
-		s.count = 0;
+	if (threadIdx.x == 0)
 		s.bad = 0;
-	}
 	__syncthreads();
 	if (n <= topk) {
-		bool bad = false;
 		for (int i = (int)threadIdx.x; i < n; i += threads)
-			bad |= row[i] != row[i];
+			if (row[i] != row[i])
+				s.bad = 1;
 		for (int i = (int)threadIdx.x; i < topk; i += threads)
 			out[i] = i < n ? i : -1;
-		if (bad)
+		__syncthreads();
+		if (threadIdx.x == 0 && s.bad)
 			atomicMin(&fault->nan_score, (unsigned long long)(key0[r] + n - 1));
 		return;
 	}
-	if (n <= ROOM) {
+	bool whole = !LONG || n <= ROOM; /* the row is in registers */
+	float bound = 0;
+	if (whole) {
 #pragma unroll
 		for (int i = 0; i < items; i++) {
-			place[i] = (uint32_t)(i * threads) + threadIdx.x;
-			float x = place[i] < count ? row[place[i]] : 0.0f;
-			/* 0 is the key of no number, and of a NaN at most. */
-			key[i] = place[i] < count ? max(key_of(x), 1U) : 0;
+			int at = i * threads + (int)threadIdx.x;
+			float x = at < n ? row[at] : 0.0f;
+			key[i] = at < n ? max(key_of(x), 1U) : 0;
 			if (x != x)
 				s.bad = 1;
 		}
 	} else {
-		float bound = sample_bound<threads, items>(row, n, topk, &s);
-		collect<threads>((uint2 *)memory, ROOM, row, n, bound, &s);
-		__syncthreads();
-		count = s.count;
-		if (count < (uint32_t)topk || count > ROOM) {
-			uint32_t above = 0, equal = 0;
-			v = key_of(bound);
-			if (count > ROOM)
-				count_around<threads>(row, n, v, &s, &above, &equal);
-			if (above >= (uint32_t)topk || above + equal < (uint32_t)topk)
-				v = count_digits<threads>(row, n, (uint32_t)topk, memory, &s, &above, &equal);
-			if (above + equal == (uint32_t)topk) {
-				mark_row<threads>(memory, row, n, v, true, true, false);
-			} else {
-				mark_row<threads>(memory, row, n, v, true, false, false);
-				__syncthreads();
-				cut_marks<threads>(memory, words, (uint32_t)topk - above, &s);
-				mark_row<threads>(memory, row, n, v, false, true, true);
+		count = collect_best<threads, items>(list, row, n, topk, &s, &bound);
+	}
+	if (whole || (count >= (uint32_t)topk && count <= ROOM)) {
+		if (!whole)
+			take_list<threads, items>(key, list, count);
+		for (int i = (int)threadIdx.x; i < words; i += threads)
+			map[i] = 0;
+		uint32_t v = search<threads, items>(key, (uint32_t)topk, 0, &s, &reached);
+		uint32_t limit = ~0U; /* of the positions of those that equal v */
+		if (reached > (uint32_t)topk) {
+			uint32_t low[items], above = 0, same;
+#pragma unroll
+			for (int i = 0; i < items; i++) {
+				uint32_t at = (uint32_t)(i * threads) + threadIdx.x;
+				above += key[i] > v;
+				low[i] = key[i] == v ? ~(whole ? at : list[at].y) : 0;
 			}
 			__syncthreads();
-			read_marks<threads>(out, topk, memory, words, &s);
-			if (threadIdx.x == 0 && s.bad)
-				atomicMin(&fault->nan_score, (unsigned long long)(key0[r] + n - 1));
-			return;
+			above = block_sum(above, &s, 0);
+			limit = ~search<threads, items>(low, (uint32_t)topk - above, 0, &s, &same);
 		}
 #pragma unroll
 		for (int i = 0; i < items; i++) {
 			uint32_t at = (uint32_t)(i * threads) + threadIdx.x;
-			uint2 one = at < count ? ((const uint2 *)memory)[at] : uint2{0, 0};
-			key[i] = at < count ? max(key_of(__uint_as_float(one.x)), 1U) : 0;
-			place[i] = one.y;
+			if (key[i] < v)
+				continue;
+			at = whole ? at : list[at].y;
+			if (key[i] > v || at <= limit)
+				atomicOr(&map[at / 32], 1U << at % 32);
 		}
-	}
-	v = bisect<threads, items>(key, (uint32_t)topk, 0, &s, &reached);
-	uint32_t limit = ~0U; /* of the positions of those that equal v */
-	if (reached > (uint32_t)topk) {
-		uint32_t low[items], above = 0, same;
-#pragma unroll
-		for (int i = 0; i < items; i++) {
-			above += key[i] > v;
-			low[i] = key[i] == v ? ~place[i] : 0;
+	} else {
+		uint32_t above = 0, equal = 0, v = key_of(bound);
+		if (count > ROOM)
+			above = split<threads>(list, ROOM, map, row, n, v, &s, &equal);
+		if (above >= (uint32_t)topk || above + equal < (uint32_t)topk) {
+			v = count_digits<threads>(row, n, (uint32_t)topk, memory, &s, &above, &equal);
+			above = split<threads>(list, ROOM, map, row, n, v, &s, &equal);
 		}
-		__syncthreads();
-		above = block_sum(above, &s, 0);
-		limit = ~bisect<threads, items>(low, (uint32_t)topk - above, 0, &s, &same);
+		cut_marks<threads>(map, words, (uint32_t)topk - above, &s);
+		for (uint32_t i = threadIdx.x; i < above; i += threads)
+			atomicOr(&map[list[i].y / 32], 1U << list[i].y % 32);
 	}
 	__syncthreads();
-	for (int i = (int)threadIdx.x; i < words; i += threads)
-		memory[i] = 0;
-	__syncthreads();
-#pragma unroll
-	for (int i = 0; i < items; i++)
-		if (key[i] > v || (key[i] == v && place[i] <= limit))
-			atomicOr(&memory[place[i] / 32], 1U << place[i] % 32);
-	__syncthreads();
-	read_marks<threads>(out, topk, memory, words, &s);
+	read_marks<threads>(out, topk, map, words, &s);
 	if (threadIdx.x == 0 && s.bad)
 		atomicMin(&fault->nan_score, (unsigned long long)(key0[r] + n - 1));
 }
@@ -421,18 +499,14 @@ template <int threads, int items>
 cudaError_t launch(cudaStream_t stream, int32_t *selection, int topk, const float *scores, int64_t stride,
                    const struct dsa_rows *rows, struct kernel_fault *fault)
 {
-	size_t bytes = (size_t)rows->max_pos / 32 * 4 + 4, list = (size_t)threads * items * sizeof(uint2);
-	/* Of the list, the marks and the bins: at different times, in the same place. */
-	if (rows->max_pos >= threads * items) {
-		bytes = bytes > list ? bytes : list;
-		bytes = bytes > BINS * 4 ? bytes : BINS * 4;
-	}
+	bool has_list = rows->max_pos >= threads * items;
+	size_t bytes = (size_t)rows->max_pos / 32 * 4 + 4 + (has_list ? (size_t)threads * items * sizeof(uint2) : 0);
 	cudaError_t code =
 	    cudaFuncSetAttribute(select_rows<threads, items>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 	if (code)
 		return code;
-	select_rows<threads, items><<<(unsigned)rows->count, threads, bytes, stream>>>(selection, topk, scores, stride,
-	                                                                               rows->pos, rows->key0, fault);
+	select_rows<threads, items><<<(unsigned)rows->count, threads, bytes, stream>>>(
+	    selection, topk, scores, stride, rows->pos, rows->key0, has_list, fault);
 	return cudaGetLastError();
 }
 
@@ -448,6 +522,6 @@ cudaError_t kernel_topk(cudaStream_t stream, int32_t *selection, int topk, const
 	if (rows->max_pos < 1024)
 		return launch<128, 8>(stream, selection, topk, scores, stride, rows, fault);
 	if (topk <= 2048 && rows->max_pos < 1 << 18)
-		return launch<512, 8>(stream, selection, topk, scores, stride, rows, fault);
+		return launch<256, 16>(stream, selection, topk, scores, stride, rows, fault);
 	return launch<512, 16>(stream, selection, topk, scores, stride, rows, fault);
 }

@@ -112,12 +112,12 @@ static void cuda_close(struct dsa_backend *be)
 		(void)cuda->library.destroy(cuda->lt);
 	cuda_library_close(&cuda->library);
 	cuda_give(cuda, cuda->scratch);
-	cuda_give(cuda, cuda->workspace);
 	cuda_give(cuda, cuda->landing);
 	cuda_give(cuda, cuda->fault);
 	cuda_forget_pinned(cuda);
 	assert(!cuda->blocks && !cuda->pinned_given);
 	(void)cudaFreeHost(cuda->fault_host);
+	(void)cudaFreeHost(cuda->expert_starts);
 	for (int s = 0; s < CUDA_STREAMS; s++) {
 		if (cuda->side[s])
 			(void)cudaStreamDestroy(cuda->side[s]);
@@ -206,12 +206,7 @@ static enum dsa_status open_streams(struct dsa_cuda *cuda, struct dsa_error *err
 static enum dsa_status open_memory(struct dsa_cuda *cuda, struct dsa_error *err)
 {
 	void *memory;
-	enum dsa_status status =
-	    cuda_take(cuda, (size_t)(1 + CUDA_STREAMS) * CUDA_PRODUCT_WORKSPACE, "products", &memory, err);
-	if (status)
-		return status;
-	cuda->workspace = memory;
-	status = cuda_take(cuda, CUDA_LANDING_BYTES, "weights on their way", &memory, err);
+	enum dsa_status status = cuda_take(cuda, CUDA_LANDING_BYTES, "weights on their way", &memory, err);
 	if (status)
 		return status;
 	cuda->landing = memory;
@@ -222,6 +217,10 @@ static enum dsa_status open_memory(struct dsa_cuda *cuda, struct dsa_error *err)
 	cudaError_t code = cudaMallocHost(&memory, sizeof *cuda->fault_host);
 	if (!code) {
 		cuda->fault_host = memory;
+		code = cudaMallocHost(&memory, (CUDA_MOST_EXPERTS + 1) * sizeof *cuda->expert_starts);
+	}
+	if (!code) {
+		cuda->expert_starts = memory;
 		code = cudaMemsetAsync(cuda->fault, 0xff, sizeof *cuda->fault, cuda->stream);
 	}
 	return cuda_check(code, "taking memory", err);

@@ -50,9 +50,9 @@ void cuda_library_close(struct cuda_library *library);
 struct cuda_products; /* cuda_product.c: the chosen algorithm of every (N, K), by its kind */
 
 enum {
-	CUDA_STREAMS = 4,                /* besides the main one, for products of experts */
-	CUDA_LANDING_BYTES = 16 << 20,   /* on the device: stored weights on their way to their dtype */
-	CUDA_PRODUCT_WORKSPACE = 4 << 20 /* of each stream */
+	CUDA_STREAMS = 4,              /* besides the main one, for products of experts */
+	CUDA_LANDING_BYTES = 16 << 20, /* on the device: stored weights on their way to their dtype */
+	CUDA_MOST_EXPERTS = 1024
 };
 
 struct dsa_cuda {
@@ -64,12 +64,12 @@ struct dsa_cuda {
 	struct cuda_library library;
 	cublasLtHandle_t lt;
 	struct cuda_products *products;
-	char *workspace; /* device, (1 + CUDA_STREAMS) · CUDA_PRODUCT_WORKSPACE */
-	char *landing;   /* device */
-	char *scratch;   /* device */
+	char *landing; /* device */
+	char *scratch; /* device */
 	size_t scratch_bytes;
 	struct dsa_backend_limits limits; /* as reserved */
 	struct kernel_fault *fault;       /* device */
+	int32_t *expert_starts;           /* (CUDA_MOST_EXPERTS + 1) pinned host */
 	struct kernel_fault *fault_host;  /* pinned */
 	size_t memory_limit;              /* --gpu-memory, 0: none */
 	struct cuda_block *pinned;        /* host memory that host_free took back, for the next host_alloc */
@@ -121,6 +121,8 @@ struct cuda_product {
 };
 enum dsa_status cuda_product(struct dsa_cuda *cuda, const struct cuda_product *what, int stream /* 0: main */,
                              struct dsa_error *err);
+/* Do the shapes, strides and addresses suit the library? Decides nothing that differs from row to row. */
+bool cuda_product_fits(const struct cuda_product *what);
 enum dsa_status cuda_products_open(struct dsa_cuda *cuda, struct dsa_error *err);
 void cuda_products_close(struct dsa_cuda *cuda);
 
