@@ -118,7 +118,7 @@ $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
 
 $B/flags.stamp: FORCE
 	@test -n "$(BLIS_DIR)" || { echo "dsacal: libraries are missing; scripts/bootstrap.sh installs them" >&2; exit 2; }
-	$(call stamp,$(FLAGS))
+	$(call stamp,$(FLAGS) $(if $(WITH_CUDA),with CUDA))
 
 $B/kernels.stamp: FORCE
 	$(call stamp,$(NVCC) $(NVCCFLAGS))
