@@ -66,7 +66,7 @@ ifeq ($(CUDA)$(NVCC),1)
 $(error CUDA=1: there is no nvcc; install the CUDA Toolkit (12.8 or newer), name it with NVCC=, or build for the CPU with CUDA=0)
 endif
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a -Iinclude -Ikernels --Werror all-warnings \
-             -Xcompiler -Wall,-Wextra,-Werror
+             -Xcompiler -Wall,-Wextra,-Werror,-fno-threadsafe-statics
 CUDA_CFLAGS := -isystem $(CUDA_HOME)/include -Ikernels
 
 STAGES  := base data backend model calib report

@@ -314,7 +314,7 @@ static double half_ulp(const struct dsa_tensor t, double x)
 	return t.dtype == DSA_BF16 ? 0x1p-8 * fabs(x) : 0;
 }
 
-void gpu_same(struct gpu *g, struct both t, struct gpu_limit limit, const char *fmt, ...)
+void assert_same(struct gpu *g, struct both t, struct gpu_limit limit, const char *fmt, ...)
 {
 	char what[256];
 	va_list args;
@@ -345,7 +345,7 @@ void gpu_same(struct gpu *g, struct both t, struct gpu_limit limit, const char *
 	room_is_untouched(g, g->be[GPU], t.at[GPU], what);
 }
 
-void gpu_same_bits(struct gpu *g, struct both t, const char *what)
+void assert_same_bits(struct gpu *g, struct both t, const char *what)
 {
 	const float *want = gpu_fetch(g, g->be[CPU], t.at[CPU]), *got = gpu_fetch(g, g->be[GPU], t.at[GPU]);
 	int cols = t.at[CPU].cols;

@@ -102,8 +102,8 @@ void gpu_wait(struct gpu *g);
 /* (rows, cols) floats; the room between rows must be untouched. */
 float *gpu_fetch(struct gpu *g, struct dsa_backend *be, struct dsa_tensor t);
 void *gpu_download(struct gpu *g, struct dsa_backend *be, const void *memory, size_t bytes);
-void gpu_same(struct gpu *g, struct both t, struct gpu_limit limit, const char *fmt, ...)
+void assert_same(struct gpu *g, struct both t, struct gpu_limit limit, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-void gpu_same_bits(struct gpu *g, struct both t, const char *what);
+void assert_same_bits(struct gpu *g, struct both t, const char *what);
 
 #endif

@@ -33,8 +33,8 @@ static void check(struct gpu *g, struct both_rows rows, int heads, int latent, i
 	struct both out = gpu_poison(g, R, heads * latent, GPU_ACT, 0);
 	BOTH(g, attention, out.at[s], q.at[s], keys.at[s], at.at[s], topk, heads, latent, r,
 	     1 / sqrtf((float)(latent + r)), &rows.at[s]);
-	gpu_same(g, out, gpu_product, "attention: %d heads, c %d, r %d, K %d, queries up to %g", heads, latent, r, topk,
-	         (double)sharp);
+	assert_same(g, out, gpu_product, "attention: %d heads, c %d, r %d, K %d, queries up to %g", heads, latent, r,
+	            topk, (double)sharp);
 	gpu_end_case(g);
 }
 

@@ -144,8 +144,8 @@ static void experts_equal_the_cpu(struct gpu *g)
 		struct dsa_experts experts[2] = {{gate_up.at[CPU], down.at[CPU], E, m},
 		                                 {gate_up.at[GPU], down.at[GPU], E, m}};
 		BOTH(g, experts, out.at[s], x.at[s], at.at[s], (const float *)weights.at[s].data, chosen, &experts[s]);
-		gpu_same(g, out, gpu_product, "experts: %lld rows, D %d, %d of %d experts of %d", (long long)R, D,
-		         chosen, E, m);
+		assert_same(g, out, gpu_product, "experts: %lld rows, D %d, %d of %d experts of %d", (long long)R, D,
+		            chosen, E, m);
 		gpu_end_case(g);
 	}
 }

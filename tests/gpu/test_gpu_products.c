@@ -59,11 +59,11 @@ static void linear_form(struct gpu *g, const struct shape *shape, int form)
 	struct both out =
 	    form & ADDED ? gpu_tensor(g, R, N, 20, GPU_F32, pad) : gpu_poison(g, R, N, f32 ? GPU_F32 : GPU_ACT, pad);
 	BOTH(g, linear, out.at[s], x.at[s], w.at[s], bias.at[s], (form & ADDED) != 0);
-	gpu_same(g, out,
-	         exact ? gpu_float
-	         : f32 ? gpu_sum
-	               : gpu_product,
-	         "linear %d × %d × %d, form %d", R, N, shape->in, form);
+	assert_same(g, out,
+	            exact ? gpu_float
+	            : f32 ? gpu_sum
+	                  : gpu_product,
+	            "linear %d × %d × %d, form %d", R, N, shape->in, form);
 	gpu_end_case(g);
 }
 
@@ -117,12 +117,12 @@ static void products_per_head_equal_the_cpu(struct gpu *g)
 		struct both q = gpu_tensor(g, R, H * (n + r), 1, GPU_ACT, 0),
 			    absorbed = gpu_tensor(g, R, H * (c + r), 1, GPU_ACT, 0);
 		BOTH(g, head_linear, absorbed.at[s], c + r, q.at[s], n + r, kv_b.at[s], per_head, H, n, c, false);
-		gpu_same(g, absorbed, gpu_product, "head_linear to latents, model %d", (int)i);
+		assert_same(g, absorbed, gpu_product, "head_linear to latents, model %d", (int)i);
 		struct both mixed = gpu_tensor(g, R, H * c, 1, GPU_ACT, 0),
 			    values = gpu_poison(g, R, H * v, GPU_ACT, 0);
 		struct both w_uv = gpu_rows_of(kv_b, n, (int64_t)H * (n + v) - n);
 		BOTH(g, head_linear, values.at[s], v, mixed.at[s], c, w_uv.at[s], per_head, H, c, v, true);
-		gpu_same(g, values, gpu_product, "head_linear from latents, model %d", (int)i);
+		assert_same(g, values, gpu_product, "head_linear from latents, model %d", (int)i);
 		gpu_end_case(g);
 	}
 }
@@ -137,7 +137,7 @@ static void logits_equal_the_cpu(struct gpu *g)
 		struct both x = gpu_tensor(g, M, D, 1, GPU_ACT, 0), head = gpu_tensor(g, V, D, 1, GPU_WEIGHT, 0),
 			    out = gpu_poison(g, M, V, GPU_F32, 0);
 		BOTH(g, logits, out.at[s], x.at[s], head.at[s]);
-		gpu_same(g, out, gpu_sum, "logits %d × %d × %d", M, V, D);
+		assert_same(g, out, gpu_sum, "logits %d × %d × %d", M, V, D);
 		gpu_end_case(g);
 	}
 }

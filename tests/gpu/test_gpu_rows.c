@@ -20,10 +20,10 @@ static void norms_equal_the_cpu(struct gpu *g)
 				    out = gpu_poison(g, R, D, GPU_ACT, pad);
 			struct both w = gpu_tensor(g, 1, D, 2, GPU_F32, 0), b = gpu_tensor(g, 1, D, 1, GPU_F32, 0);
 			BOTH(g, rmsnorm, out.at[s], x.at[s], w.at[s], 1e-5f);
-			gpu_same(g, out, gpu_float, "rmsnorm %d wide, form %d", D, form);
+			assert_same(g, out, gpu_float, "rmsnorm %d wide, form %d", D, form);
 			out = gpu_poison(g, R, D, GPU_ACT, pad);
 			BOTH(g, layernorm, out.at[s], x.at[s], w.at[s], b.at[s], 1e-6f);
-			gpu_same(g, out, gpu_float, "layernorm %d wide, form %d", D, form);
+			assert_same(g, out, gpu_float, "layernorm %d wide, form %d", D, form);
 			gpu_end_case(g);
 		}
 }
@@ -35,10 +35,10 @@ static void norms_in_place_equal_the_cpu(struct gpu *g)
 		struct both x = gpu_tensor(g, R, D + rest, 1, GPU_ACT, 0), part = gpu_columns(x, 0, D);
 		struct both w = gpu_tensor(g, 1, D, 2, GPU_F32, 0), b = gpu_tensor(g, 1, D, 1, GPU_F32, 0);
 		BOTH(g, rmsnorm, part.at[s], part.at[s], w.at[s], 1e-6f);
-		gpu_same(g, x, gpu_float, "rmsnorm of the first %d of %d columns in place", D, D + rest);
+		assert_same(g, x, gpu_float, "rmsnorm of the first %d of %d columns in place", D, D + rest);
 		x = gpu_tensor(g, R, D, 1, GPU_ACT, 0);
 		BOTH(g, layernorm, x.at[s], x.at[s], w.at[s], b.at[s], 1e-6f);
-		gpu_same(g, x, gpu_float, "layernorm of %d columns in place", D);
+		assert_same(g, x, gpu_float, "layernorm of %d columns in place", D);
 		gpu_end_case(g);
 	}
 }
@@ -50,9 +50,9 @@ static void norms_of_zeros_and_tiny_numbers_are_finite(struct gpu *g)
 		struct both out = gpu_poison(g, 33, 256, GPU_ACT, 0), w = gpu_tensor(g, 1, 256, 1, GPU_F32, 0);
 		struct both b = gpu_tensor(g, 1, 256, 1, GPU_F32, 0);
 		BOTH(g, rmsnorm, out.at[s], x.at[s], w.at[s], 1e-5f);
-		gpu_same(g, out, gpu_float, "rmsnorm of nearly nothing");
+		assert_same(g, out, gpu_float, "rmsnorm of nearly nothing");
 		BOTH(g, layernorm, out.at[s], x.at[s], w.at[s], b.at[s], 1e-5f);
-		gpu_same(g, out, gpu_float, "layernorm of nearly nothing");
+		assert_same(g, out, gpu_float, "layernorm of nearly nothing");
 	}
 }
 
@@ -88,8 +88,8 @@ static void rotation_equals_the_cpu(struct gpu *g)
 			BOTH(g, rope, x.at[s], &rows.at[s], heads, step, offset, r,
 			     style ? DSA_ROPE_HALVES : DSA_ROPE_INTERLEAVED, (const float *)tables.at[s].data,
 			     (const float *)tables.at[s].data + 300 * (r / 2));
-			gpu_same(g, x, gpu_float, "rope of %d heads of %d at %d + a·%d, style %d", heads, r, offset,
-			         step, style);
+			assert_same(g, x, gpu_float, "rope of %d heads of %d at %d + a·%d, style %d", heads, r, offset,
+			            step, style);
 			gpu_end_case(g);
 		}
 }
@@ -102,7 +102,7 @@ static void gated_activation_equals_the_cpu(struct gpu *g)
 		struct both x = gpu_tensor(g, R, 2 * m, n % 3 ? 3 : 60, GPU_ACT, pad),
 			    out = gpu_poison(g, R, m, GPU_ACT, pad);
 		BOTH(g, silu_mul, out.at[s], x.at[s]);
-		gpu_same(g, out, gpu_float, "silu_mul %d wide", m);
+		assert_same(g, out, gpu_float, "silu_mul %d wide", m);
 		gpu_end_case(g);
 	}
 }
@@ -122,12 +122,12 @@ static void moves_change_no_bit(struct gpu *g)
 			struct both x = gpu_tensor(g, R, D, 1, (enum gpu_kind)kind, n % 4),
 				    out = gpu_poison(g, R, D, (enum gpu_kind)kind, n % 3);
 			BOTH(g, gather, out.at[s], x.at[s], at.at[s]);
-			gpu_same_bits(g, out, "gather");
+			assert_same_bits(g, out, "gather");
 		}
 		struct both x = gpu_tensor(g, R, D, 1, GPU_ACT, n % 4);
 		struct both keys = gpu_tensor(g, rows.keys, D, 1, GPU_ACT, 0);
 		BOTH(g, store_keys, keys.at[s], x.at[s], &rows.at[s]);
-		gpu_same_bits(g, keys, "store_keys");
+		assert_same_bits(g, keys, "store_keys");
 		gpu_end_case(g);
 	}
 }
@@ -143,7 +143,7 @@ static void heads_are_copied_without_changing_a_bit(struct gpu *g)
 		struct both x = gpu_tensor(g, R, n[0] * n[4], 1, GPU_ACT, 0),
 			    out = gpu_tensor(g, R, n[0] * n[2], 1, GPU_ACT, 2);
 		BOTH(g, copy_heads, out.at[s], n[2], n[3], x.at[s], n[4], n[5], n[0], n[1]);
-		gpu_same_bits(g, out, "copy_heads");
+		assert_same_bits(g, out, "copy_heads");
 		gpu_end_case(g);
 	}
 }
@@ -168,7 +168,7 @@ static void embeddings_and_their_disturbance_equal_the_cpu_bit_for_bit(struct gp
 			struct both_ints at = gpu_ints(g, ids, R);
 			if (R)
 				BOTH(g, embed, out.at[s], table.at[s], at.at[s], &rows.at[s], seeds[k]);
-			gpu_same_bits(g, out, "embed");
+			assert_same_bits(g, out, "embed");
 			gpu_end_case(g);
 		}
 }
@@ -212,7 +212,7 @@ static void weights_are_converted_as_the_cpu_does(struct gpu *g)
 				to.at[GPU] = gpu_poison(g, rows, cols, (enum gpu_kind)kind, 0).at[GPU];
 				OK(g, g->be[GPU]->ops->load_weight(g->be[GPU], to.at[GPU], image, stored[k], &g->err));
 				gpu_wait(g);
-				gpu_same_bits(g, to, "load_weight");
+				assert_same_bits(g, to, "load_weight");
 				gpu_end_case(g);
 			}
 }
