@@ -118,7 +118,7 @@ $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
 
 $B/flags.stamp: FORCE
 	@test -n "$(BLIS_DIR)" || { echo "dsacal: libraries are missing; scripts/bootstrap.sh installs them" >&2; exit 2; }
-	$(call stamp,$(FLAGS))
+	$(call stamp,$(FLAGS) $(if $(WITH_CUDA),with CUDA))
 
 $B/kernels.stamp: FORCE
 	$(call stamp,$(NVCC) $(NVCCFLAGS))
@@ -135,6 +135,20 @@ $B/tests/%: tests/%.c $B/libdsacal.a $B/flags.stamp
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$Q$(CC) $(CFLAGS) -Itests -o $@ $< $B/libdsacal.a $(LDFLAGS) $(LIBS) -lcmocka
+
+# The GPU's tests are one program, linked to travel with the one under test to a machine that has a GPU.
+GPU_TESTS := $(patsubst %.c,$B/%.o,$(wildcard tests/gpu/*.c))
+$B/tests/gpu/%.o: CFLAGS += -Itests
+$B/gpu_tests: $(GPU_TESTS) $B/libdsacal.a
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+.PHONY: gpu-tests
+## gpu-tests: build what scripts/gpu_tests.sh runs on a machine with a GPU
+gpu-tests:
+	@$(MAKE) --no-print-directory STATIC=1 CUDA=1 all gpu-programs
+.PHONY: gpu-programs
+gpu-programs: $B/gpu_tests
 
 .PHONY: unit
 ## unit: build and run the unit tests of this configuration
@@ -214,4 +228,4 @@ clean:
 help:
 	@sed -n 's/^## \([a-z-]*\): /  make \1|/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
 
--include $(LIB_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT:=.d)
+-include $(LIB_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT:=.d) $(GPU_TESTS:.o=.d)
