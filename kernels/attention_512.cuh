@@ -16,14 +16,15 @@
 #ifndef DSA_KERNELS_ATTENTION_512_CUH
 #define DSA_KERNELS_ATTENTION_512_CUH
 
-#include <cuda_bf16.h>
 #include <math.h>
-#include <stdint.h>
 
+#include "attention_job.cuh"
 #include "attention_wgmma.cuh"
 
 namespace attention_512
 {
+
+using namespace attention;
 
 constexpr int latent = 512, width = 576, heads = 64, block = 64, threads = 384;
 constexpr int half = latent / 2;
@@ -43,15 +44,6 @@ constexpr uint32_t maxima = p_odd + tile;        /* [2][64] float, by who wrote 
 constexpr uint32_t sums = maxima + 2 * 64 * 4;   /* [2][64] float */
 constexpr uint32_t barriers = sums + 2 * 64 * 4; /* ready[buffer][half], then free[buffer][half] */
 constexpr uint32_t shared_bytes = barriers + 8 * 8;
-
-struct job {
-	__nv_bfloat16 *out;
-	const __nv_bfloat16 *q, *keys;
-	const int32_t *selection, *pos, *key0;
-	int64_t out_stride, q_stride, key_stride, tiles;
-	int topk, heads, groups; /* groups of 64 heads */
-	float scale;             /* times log2 e */
-};
 
 enum { MAX_EVEN = 1, MAX_ODD, P_EVEN, P_ODD, COMPUTE }; /* named barriers */
 
@@ -93,26 +85,6 @@ __device__ __forceinline__ void release(uint32_t barrier)
 		arrive(barrier);
 }
 
-__device__ __forceinline__ void copy_16(uint32_t to, const void *from, bool valid)
-{
-	asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-	             : "memory");
-}
-
-__device__ __forceinline__ float exp2_fast(float x)
-{
-	float y;
-	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-	return y;
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high)
-{
-	uint32_t both;
-	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-	return both;
-}
-
 __device__ __forceinline__ uint32_t ready(uint32_t shared, int buffer, int right)
 {
 	return shared + barriers + (uint32_t)(buffer * 2 + right) * 8;
@@ -121,12 +93,6 @@ __device__ __forceinline__ uint32_t ready(uint32_t shared, int buffer, int right
 __device__ __forceinline__ uint32_t free_again(uint32_t shared, int buffer, int right)
 {
 	return shared + barriers + (uint32_t)(4 + buffer * 2 + right) * 8;
-}
-
-/* Keys of a row. */
-__device__ __forceinline__ int selected(const struct job &job, int64_t row)
-{
-	return min(job.topk, job.pos[row] + 1);
 }
 
 __device__ __forceinline__ int pairs_of(int count)
@@ -142,7 +108,7 @@ struct gatherer {
 	uint32_t valid; /* bit buffer · 4 + i */
 
 	/* Where the keys of pair `pair` are. */
-	__device__ __forceinline__ void find(const struct job &job, int64_t row, int count, int pair)
+	__device__ __forceinline__ void find(const struct attention_job &job, int64_t row, int count, int pair)
 	{
 		int line = (int)(threadIdx.x % 128) / 8, chunk = (int)threadIdx.x % 8;
 		int32_t last = job.pos[row];
@@ -175,7 +141,7 @@ struct gatherer {
 	}
 };
 
-__device__ __forceinline__ void gather(const struct job &job, uint32_t shared)
+__device__ __forceinline__ void gather(const struct attention_job &job, uint32_t shared)
 {
 	int parity = 1;
 	for (int64_t at = blockIdx.x; at < job.tiles; at += gridDim.x) {
@@ -191,7 +157,7 @@ __device__ __forceinline__ void gather(const struct job &job, uint32_t shared)
 			keys.copy<1, 0>(shared, parity);
 		}
 	}
-	asm volatile("cp.async.wait_all;" ::: "memory");
+	await_copies();
 }
 
 /* The computing warpgroups --------------------------------------------------------------------------------------- */
@@ -315,10 +281,11 @@ __device__ __forceinline__ void tell_max(const struct part &x, float *max)
 		max[head_of(0)] = x.max[0];
 		max[head_of(1)] = x.max[1];
 	}
+	__syncwarp();
 }
 
 /* The queries of a tile to shared memory, by both computing warpgroups; heads behind the last are zero. */
-__device__ __forceinline__ void load_queries(const struct job &job, uint32_t shared, int64_t at)
+__device__ __forceinline__ void load_queries(const struct attention_job &job, uint32_t shared, int64_t at)
 {
 	int line = (int)threadIdx.x / 8, chunk = (int)threadIdx.x % 8;
 	int64_t row = at / job.groups;
@@ -347,8 +314,8 @@ __device__ __forceinline__ uint4 collect(uint32_t a, uint32_t b, uint32_t c, uin
 	return high ? make_uint4(ac, bd, c, d) : make_uint4(a, b, ac, bd);
 }
 
-__device__ __forceinline__ void store_output(const struct job &job, const struct part &x, int64_t at, int right,
-                                             const float (&sum)[2])
+__device__ __forceinline__ void store_output(const struct attention_job &job, const struct part &x, int64_t at,
+                                             int right, const float (&sum)[2])
 {
 	int64_t row = at / job.groups;
 	int first = (int)(at % job.groups) * heads;
@@ -380,7 +347,7 @@ __device__ __forceinline__ void start(struct part &x)
 
 __device__ __forceinline__ void await_queries()
 {
-	asm volatile("cp.async.wait_all;" ::: "memory");
+	await_copies();
 	publish();
 	meet(COMPUTE);
 }
@@ -392,8 +359,8 @@ __device__ __forceinline__ void await_keys(uint32_t barrier, int parity)
 }
 
 /* The tile's last step: whole sums, the next tile's queries on their way while the output is written. */
-__device__ __forceinline__ void finish(const struct job &job, struct part &x, unsigned char *memory, uint32_t shared,
-                                       int64_t at, int odd)
+__device__ __forceinline__ void finish(const struct attention_job &job, struct part &x, unsigned char *memory,
+                                       uint32_t shared, int64_t at, int odd)
 {
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
@@ -402,6 +369,7 @@ __device__ __forceinline__ void finish(const struct job &job, struct part &x, un
 		if (threadIdx.x % 4 == 0)
 			shared_floats(memory, sums)[odd * 64 + head_of(h)] = x.sum[h];
 	}
+	__syncwarp();
 	meet(COMPUTE);
 	if (at + gridDim.x < job.tiles)
 		load_queries(job, shared, at + gridDim.x);
@@ -412,7 +380,7 @@ __device__ __forceinline__ void finish(const struct job &job, struct part &x, un
 	store_output(job, x, at, odd, sum);
 }
 
-__device__ __forceinline__ void even(const struct job &job, unsigned char *memory, uint32_t shared)
+__device__ __forceinline__ void even(const struct attention_job &job, unsigned char *memory, uint32_t shared)
 {
 	float *max_even = shared_floats(memory, maxima), *max_odd = max_even + 64;
 	struct part x;
@@ -494,7 +462,7 @@ __device__ __forceinline__ void even(const struct job &job, unsigned char *memor
 	}
 }
 
-__device__ __forceinline__ void odd(const struct job &job, unsigned char *memory, uint32_t shared)
+__device__ __forceinline__ void odd(const struct attention_job &job, unsigned char *memory, uint32_t shared)
 {
 	float *max_even = shared_floats(memory, maxima), *max_odd = max_even + 64;
 	struct part x;
@@ -545,7 +513,7 @@ __device__ __forceinline__ void odd(const struct job &job, unsigned char *memory
 	}
 }
 
-__global__ void __launch_bounds__(threads, 1) attend(const __grid_constant__ struct job job)
+__global__ void __launch_bounds__(threads, 1) attend(const __grid_constant__ struct attention_job job)
 {
 	extern __shared__ __align__(1024) unsigned char memory[];
 	uint32_t shared = (uint32_t)__cvta_generic_to_shared(memory);
