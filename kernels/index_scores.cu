@@ -7,7 +7,7 @@
  *
  * d = 128 and h = 32 or 64: index_scores_wgmma.cuh, 64 keys × 256 (query, head) pairs a step.
  *
- * General kernel, any h and d: mma.sync with the same roles of keys and pairs, 16 or 32 keys a warp; heads padded with
+ * General kernel, any h and d: mma.sync with the same roles of keys and pairs, 32 keys a warp; heads padded with
  * zeros to 4 or to a multiple of 8, d to a multiple of 16.
  *
  * Rows of a block that belong to several documents are taken one document after another: all its rows are multiplied,
@@ -32,7 +32,7 @@
 namespace
 {
 
-/* Fast kernel: host side ---- */
+/* The kernel of index_scores_wgmma.cuh -------------------------------------------------------------------------- */
 
 typedef CUresult encode_tensor(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                                const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
@@ -70,28 +70,48 @@ bool aligned(struct dsa_tensor t)
 	return !((uintptr_t)t.data % 16) && !(t.stride * 2 % 16);
 }
 
-/* Tiles of a block's stretch: long enough to hide the start of a block, short enough for several blocks a processor. */
-int choose_stretch(int64_t groups, int tiles)
+/* Tiles of a unit's stretch, blocks being as many as processors: what makes the most laden block's work least, a unit's
+ * start taken for a tile and half a unit for how unevenly causal lengths fall. */
+int choose_stretch(int64_t groups, int tiles, int blocks)
 {
-	const int64_t processors = 132, waves = 6, least = 32;
-	int64_t stretches = (processors * waves + groups - 1) / groups;
-	int64_t stretch = (tiles + stretches - 1) / stretches;
-	stretch = stretch < least ? least : stretch;
-	return (int)((tiles + (tiles + stretch - 1) / stretch - 1) / ((tiles + stretch - 1) / stretch));
+	int best = tiles;
+	int64_t least = INT64_MAX;
+	for (int stretches = 1; stretches <= 256; stretches++) {
+		int stretch = (tiles + stretches - 1) / stretches;
+		int64_t units = groups * ((tiles + stretch - 1) / stretch);
+		int64_t cost = (units + blocks - 1) / blocks * (stretch + 1) + stretch / 2;
+		if (stretch < 8 && stretches > 1)
+			break;
+		if (cost < least) {
+			least = cost;
+			best = stretch;
+		}
+	}
+	return best;
 }
 
 template <int heads>
-cudaError_t launch_fast(cudaStream_t stream, const CUtensorMap &query_map, const CUtensorMap &key_map,
-                        const fast_args &args, int tiles)
+cudaError_t launch_fast(cudaStream_t stream, struct dsa_tensor q, struct dsa_tensor k, fast_args args, int max_pos)
 {
 	enum { QUERIES = PAIRS / heads };
-	dim3 grid((unsigned)((args.rows + QUERIES - 1) / QUERIES),
-	          (unsigned)((tiles + args.stretch - 1) / args.stretch));
-	cudaError_t code =
-	    cudaFuncSetAttribute(fast_scores<heads>, cudaFuncAttributeMaxDynamicSharedMemorySize, FAST_SHARED);
+	CUtensorMap query_map, key_map;
+	cuuint64_t query_size[3] = {DIM, heads, (cuuint64_t)q.rows}, key_size[2] = {DIM, (cuuint64_t)k.rows};
+	int tiles = max_pos / KEYS + 1, device, blocks;
+	if (!make_map(&query_map, q, 3, query_size, heads, QUERIES) || !make_map(&key_map, k, 2, key_size, KEYS, 1))
+		return cudaErrorNotSupported;
+	cudaError_t code = cudaGetDevice(&device);
+	if (!code)
+		code = cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device);
+	if (!code)
+		code =
+		    cudaFuncSetAttribute(fast_scores<heads>, cudaFuncAttributeMaxDynamicSharedMemorySize, FAST_SHARED);
 	if (code)
 		return code;
-	fast_scores<heads><<<grid, FAST_THREADS, FAST_SHARED, stream>>>(query_map, key_map, args);
+	args.groups = (args.rows + QUERIES - 1) / QUERIES;
+	args.stretch = choose_stretch(args.groups, tiles, blocks);
+	args.units = args.groups * ((tiles + args.stretch - 1) / args.stretch);
+	blocks = args.units < blocks ? (int)args.units : blocks;
+	fast_scores<heads><<<(unsigned)blocks, FAST_THREADS, FAST_SHARED, stream>>>(query_map, key_map, args);
 	return cudaGetLastError();
 }
 
@@ -121,6 +141,25 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const
 	    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* The rows of a block, by document: the next row at or behind `row` that is the first of its document, with the largest
+ * position of the document's rows; `rows` if there is none. Rows behind R have position -1. */
+__device__ __forceinline__ int next_document(const int32_t *pos, const int32_t *key0, int rows, int row, int *last)
+{
+	for (; row < rows; row++) {
+		bool first = pos[row] >= 0;
+		for (int i = 0; i < row; i++)
+			first = first && (pos[i] < 0 || key0[i] != key0[row]);
+		if (!first)
+			continue;
+		*last = pos[row];
+		for (int i = row + 1; i < rows; i++)
+			if (key0[i] == key0[row])
+				*last = max(*last, pos[i]);
+		break;
+	}
+	return row;
+}
+
 /* Elements `column` and the next of a row of dim; zero behind it. */
 __device__ __forceinline__ uint32_t two_of(const __nv_bfloat16 *row, int column, int dim)
 {
@@ -147,126 +186,135 @@ __device__ __forceinline__ void stage_rows(__nv_bfloat16 *to, int rows, int dim,
 	}
 }
 
-/* width: d padded, rows of keys and queries in shared memory; 0: any d, operands straight from global memory.
- * shared_four: h ≤ 4, two query rows share a tile of 8 columns. */
-template <int width, bool shared_four>
-__global__ void __launch_bounds__(WARPS * 32) general_scores(const general_args args)
+/* A warp's 32 keys as operands, from shared rows beginning with the lane's first. */
+template <int width>
+__device__ __forceinline__ void load_keys(uint32_t (&a)[width / 16][2][4], const __nv_bfloat16 *own, int c)
 {
-	enum { STEP = width + 8, SLICES = width / 16 };
-	extern __shared__ __align__(16) char memory[];
+	enum { STEP = width + 8 };
+#pragma unroll
+	for (int k = 0; k < width / 16; k++)
+#pragma unroll
+		for (int i = 0; i < 8; i++) {
+			int row = i / 4 * 16 + i % 2 * 8, column = k * 16 + i % 4 / 2 * 8 + c * 2;
+			a[k][i / 4][i % 4] = *(const uint32_t *)(own + row * STEP + column);
+		}
+}
+
+/* d = keys (32, width) · pairs (8, width)ᵀ; own: the shared row of the lane's pair. */
+template <int width>
+__device__ __forceinline__ void multiply_strip(float (&d)[2][4], const uint32_t (&a)[width / 16][2][4],
+                                               const __nv_bfloat16 *own, int c)
+{
+#pragma unroll
+	for (int k = 0; k < width / 16; k++) {
+		const __nv_bfloat16 *x = own + k * 16 + c * 2;
+		uint32_t b[2] = {*(const uint32_t *)x, *(const uint32_t *)(x + 8)};
+		mma(d[0], a[k][0], b);
+		mma(d[1], a[k][1], b);
+	}
+}
+
+/* The same from global memory, for any dim: key(0), key(8), key(16), key(24) are the lane's rows of keys. */
+template <typename Key>
+__device__ __forceinline__ void multiply_far(float (&d)[2][4], Key key, const __nv_bfloat16 *own, int c, int dim)
+{
+	for (int k = c * 2; k < dim + c * 2; k += 16) {
+		uint32_t a[2][4], b[2] = {two_of(own, k, dim), two_of(own, k + 8, dim)};
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			a[i / 4][i % 4] = two_of(key(i / 4 * 16 + i % 2 * 8), k + i % 4 / 2 * 8, dim);
+		mma(d[0], a[0], b);
+		mma(d[1], a[1], b);
+	}
+}
+
+/* width: d padded, rows of keys and queries in shared memory; 0: any d, operands straight from global memory.
+ * shared_four: h ≤ 4, two query rows share a strip of 8 pairs. */
+template <int width, bool shared_four>
+__global__ void __launch_bounds__(WARPS * 32, width > 64 || width == 0 ? 4 : 6) general_scores(const general_args args)
+{
+	enum { NEAR = width > 0, STEP = NEAR ? width + 8 : 0, ROOM = NEAR ? width : 16 };
+	extern __shared__ __align__(16) char general_memory[];
 	__shared__ int32_t pos[GENERAL_ROWS], key0[GENERAL_ROWS];
 	const fast_args &s = args.s;
 	int lane = (int)threadIdx.x % 32, c = lane & 3, g = lane >> 2, rows = args.rows, dim = args.dim;
+	int pairs = rows * args.padded, own_key = (int)threadIdx.x / 32 * WARP_KEYS + g;
+	int strips = shared_four ? 8 : args.padded; /* pairs that are summed together */
 	int64_t row0 = (int64_t)blockIdx.x * rows;
-	__nv_bfloat16 *queries = (__nv_bfloat16 *)memory, *keys = queries + rows * args.padded * (width ? STEP : 0);
-	float *weights = (float *)(keys + BLOCK_KEYS * (width ? STEP : 0)); /* as the queries, times d^-1/2 */
-	if ((int)threadIdx.x < rows) {
-		int64_t row = row0 + threadIdx.x;
-		pos[threadIdx.x] = row < s.rows ? s.pos[row] : -1;
-		key0[threadIdx.x] = row < s.rows ? s.key0[row] : -1;
-	}
-	for (int pair = (int)threadIdx.x; pair < rows * args.padded; pair += WARPS * 32) {
-		int64_t row = row0 + pair / args.padded;
-		int head = pair % args.padded;
-		bool real = row < s.rows && head < args.heads;
-		weights[pair] = real ? s.weight[row * s.weight_stride + head] * s.scale : 0.0f;
-	}
+	__nv_bfloat16 *queries = (__nv_bfloat16 *)general_memory, *keys = queries + pairs * STEP;
+	float *weights = (float *)(keys + BLOCK_KEYS * STEP); /* of each pair, times d^-1/2 */
 	auto query = [&](int pair) -> const __nv_bfloat16 * {
 		int64_t row = row0 + pair / args.padded;
 		int head = pair % args.padded;
 		return row < s.rows && head < args.heads ? args.q + row * args.q_stride + (int64_t)head * dim : NULL;
 	};
-	if (width)
-		stage_rows<width ? width : 16>(queries, rows * args.padded, dim, query);
+	if ((int)threadIdx.x < rows) {
+		int64_t row = row0 + threadIdx.x;
+		pos[threadIdx.x] = row < s.rows ? s.pos[row] : -1;
+		key0[threadIdx.x] = row < s.rows ? s.key0[row] : -1;
+	}
+	for (int pair = (int)threadIdx.x; pair < pairs; pair += WARPS * 32) {
+		int64_t row = row0 + pair / args.padded;
+		weights[pair] = query(pair) ? s.weight[row * s.weight_stride + pair % args.padded] * s.scale : 0.0f;
+	}
+	if (NEAR)
+		stage_rows<ROOM>(queries, pairs, dim, query);
 	__syncthreads();
 
 	int first = (int)blockIdx.y * s.stretch, last = -1;
 	for (int document = 0; (document = next_document(pos, key0, rows, document, &last)) < rows; document++) {
-		int begin = key0[document];
-		for (int tile = first; tile < min(first + s.stretch, last / BLOCK_KEYS + 1); tile++) {
-			int place = tile * BLOCK_KEYS + (int)threadIdx.x / 32 * WARP_KEYS + g;
-			auto key = [&](int64_t row) -> const __nv_bfloat16 * {
-				row += begin;
+		int begin = key0[document], end = min(first + s.stretch, last / BLOCK_KEYS + 1);
+		for (int tile = first; tile < end; tile++) {
+			int place = tile * BLOCK_KEYS; /* position of the tile's first key */
+			auto key = [&](int i) -> const __nv_bfloat16 * {
+				int64_t row = (int64_t)begin + place + i;
 				return row < args.keys ? args.k + row * args.k_stride : NULL;
 			};
-			uint32_t a[SLICES ? SLICES : 1][2][4];
-			if (width) {
-				stage_rows<width ? width : 16>(keys, BLOCK_KEYS, dim,
-				                               [&](int row) { return key(tile * BLOCK_KEYS + row); });
+			uint32_t a[ROOM / 16][2][4];
+			if (NEAR) {
+				stage_rows<ROOM>(keys, BLOCK_KEYS, dim, key);
 				__syncthreads();
-#pragma unroll
-				for (int k = 0; k < SLICES; k++)
-#pragma unroll
-					for (int i = 0; i < 8; i++)
-						a[k][i / 4][i % 4] =
-						    *(const uint32_t *)(keys +
-						                        (place - tile * BLOCK_KEYS + i / 4 * 16 +
-						                         i % 2 * 8) *
-						                            STEP +
-						                        k * 16 + i % 4 / 2 * 8 + c * 2);
+				load_keys<ROOM>(a, keys + own_key * STEP, c);
 				__syncthreads();
 			}
-			for (int n = 0; n < rows * args.padded; n += shared_four ? 8 : args.padded) {
-				int row = n / args.padded;
-				bool here = pos[row] >= 0 && key0[row] == begin;
-				bool next =
-				    shared_four && row + 1 < rows && pos[row + 1] >= 0 && key0[row + 1] == begin;
-				if (!here && !next)
+			for (int n = 0; n < pairs; n += strips) {
+				int row = n / args.padded; /* and the next, where two share the strip */
+				bool here = key0[row] == begin;
+				if (!here && !(shared_four && key0[row + 1] == begin))
 					continue;
-				float sum[4] = {0, 0, 0, 0};
-				for (int strip = n; strip < n + (shared_four ? 8 : args.padded); strip += 8) {
+				float sum[4] = {0, 0, 0, 0}; /* of keys own_key, + 8, + 16, + 24 */
+				for (int strip = n; strip < n + strips; strip += 8) {
 					float d[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-					if (width) {
-#pragma unroll
-						for (int k = 0; k < SLICES; k++) {
-							const __nv_bfloat16 *x =
-							    queries + (strip + g) * STEP + k * 16 + c * 2;
-							uint32_t b[2] = {*(const uint32_t *)x,
-							                 *(const uint32_t *)(x + 8)};
-							mma(d[0], a[k][0], b);
-							mma(d[1], a[k][1], b);
-						}
-					} else {
-						const __nv_bfloat16 *x = query(strip + g);
-						for (int k = 0; k < dim; k += 16) {
-							uint32_t b[2] = {two_of(x, k + c * 2, dim),
-							                 two_of(x, k + c * 2 + 8, dim)};
-#pragma unroll
-							for (int i = 0; i < 8; i++)
-								a[0][i / 4][i % 4] =
-								    two_of(key(place + i / 4 * 16 + i % 2 * 8),
-								           k + i % 4 / 2 * 8 + c * 2, dim);
-							mma(d[0], a[0][0], b);
-							mma(d[1], a[0][1], b);
-						}
-					}
+					if (NEAR)
+						multiply_strip<ROOM>(d, a, queries + (strip + g) * STEP, c);
+					else
+						multiply_far(
+						    d, [&](int i) { return key(own_key + i); }, query(strip + g), c,
+						    dim);
 					float w[2] = {weights[strip + c * 2], weights[strip + c * 2 + 1]};
 #pragma unroll
 					for (int i = 0; i < 8; i++)
 						sum[i / 2] = fmaf(w[i % 2], relu(d[i / 4][i % 4]), sum[i / 2]);
 				}
+				/* Lanes with the same c / 2 (shared_four) or all four hold shares of the same sums. */
+				int at = place + own_key + c * 8;
 				if (shared_four) {
-					/* Lanes 0 and 1 of four have the one row, 2 and 3 the other. */
 #pragma unroll
 					for (int i = 0; i < 4; i++)
 						sum[i] += from_lane(sum[i], 1);
 					row += c / 2;
-					here = c / 2 ? next : here;
+					here = key0[row] == begin;
+					at = place + own_key + c % 2 * 16;
+					sum[0] = c % 2 ? sum[2] : sum[0];
+					sum[1] = c % 2 ? sum[3] : sum[1];
 				} else {
 					sum[0] = close_sums(sum[0], sum[1], sum[2], sum[3], c);
 				}
 				float *out = s.scores + (row0 + row) * s.stride;
-				if (shared_four) {
-#pragma unroll
-					for (int i = 0; i < 2; i++) {
-						int at = place + (c & 1) * 16 + i * 8;
-						float x = c & 1 ? sum[2 + i] : sum[i];
-						if (here && at <= pos[row])
-							out[at] = x;
-					}
-				} else if (place + c * 8 <= pos[row]) {
-					out[place + c * 8] = sum[0];
-				}
+				if (here && at <= pos[row])
+					out[at] = sum[0];
+				if (shared_four && here && at + 8 <= pos[row])
+					out[at + 8] = sum[1];
 			}
 		}
 	}
@@ -328,29 +376,28 @@ cudaError_t kernel_index_scores(cudaStream_t stream, float *scores, int64_t stri
 	assert(q.dtype == DSA_BF16 && k.dtype == DSA_BF16 && weight.dtype == DSA_F32);
 	if (rows->count == 0)
 		return cudaSuccess;
-	fast_args args = {scores,      stride, (const float *)weight.data, weight.stride, rows->pos, rows->key0,
-	                  rows->count, 0,      1.0f / sqrtf((float)dim)};
-	if (dim == DIM && (heads == 32 || heads == 64) && aligned(q) && aligned(k)) {
-		CUtensorMap query_map, key_map;
-		cuuint64_t query_size[3] = {DIM, (cuuint64_t)heads, (cuuint64_t)q.rows};
-		cuuint64_t key_size[2] = {DIM, (cuuint64_t)k.rows};
-		int tiles = rows->max_pos / KEYS + 1, queries = PAIRS / heads;
-		args.stretch = choose_stretch((rows->count + queries - 1) / queries, tiles);
-		if (make_map(&query_map, q, 3, query_size, (cuuint32_t)heads, (cuuint32_t)queries) &&
-		    make_map(&key_map, k, 2, key_size, KEYS, 1))
-			return heads == 32 ? launch_fast<32>(stream, query_map, key_map, args, tiles)
-			                   : launch_fast<64>(stream, query_map, key_map, args, tiles);
-	}
-	args.stretch = 2;
-	general_args wide = {args,
-	                     (const __nv_bfloat16 *)q.data,
-	                     (const __nv_bfloat16 *)k.data,
-	                     q.stride,
-	                     k.stride,
-	                     k.rows,
-	                     heads,
-	                     0,
-	                     dim,
-	                     0};
-	return general(stream, wide, rows->max_pos / BLOCK_KEYS + 1);
+	fast_args args = {};
+	args.scores = scores;
+	args.stride = stride;
+	args.weight = (const float *)weight.data;
+	args.weight_stride = weight.stride;
+	args.pos = rows->pos;
+	args.key0 = rows->key0;
+	args.rows = rows->count;
+	args.scale = 1.0f / sqrtf((float)dim);
+	if (dim == DIM && (heads == 32 || heads == 64) && aligned(q) && aligned(k))
+		return heads == 32 ? launch_fast<32>(stream, q, k, args, rows->max_pos)
+		                   : launch_fast<64>(stream, q, k, args, rows->max_pos);
+	int tiles = rows->max_pos / BLOCK_KEYS + 1;
+	args.stretch = tiles > 256 ? 16 : tiles > 32 ? tiles / 16 : 2;
+	general_args wide = {};
+	wide.s = args;
+	wide.q = (const __nv_bfloat16 *)q.data;
+	wide.k = (const __nv_bfloat16 *)k.data;
+	wide.q_stride = q.stride;
+	wide.k_stride = k.stride;
+	wide.keys = k.rows;
+	wide.heads = heads;
+	wide.dim = dim;
+	return general(stream, wide, tiles);
 }
