@@ -47,13 +47,16 @@ constexpr uint32_t shared_bytes = barriers + 8 * 8;
 
 enum { MAX_EVEN = 1, MAX_ODD, P_EVEN, P_ODD, COMPUTE }; /* named barriers */
 
+/* Named barriers count whole warps: all lanes have to have come, and to have written what they tell of. */
 __device__ __forceinline__ void meet(int name)
 {
+	__syncwarp();
 	asm volatile("bar.sync %0, 256;" ::"r"(name) : "memory");
 }
 
 __device__ __forceinline__ void tell(int name)
 {
+	__syncwarp();
 	asm volatile("bar.arrive %0, 256;" ::"r"(name) : "memory");
 }
 
@@ -355,6 +358,7 @@ __device__ __forceinline__ void await_queries()
 __device__ __forceinline__ void await_keys(uint32_t barrier, int parity)
 {
 	await(barrier, parity);
+	__syncwarp();
 	publish();
 }
 

@@ -99,7 +99,8 @@ static enum dsa_status cuda_reserve(struct dsa_backend *be, const struct dsa_bac
 		return status;
 	cuda->scratch = scratch;
 	cuda->scratch_bytes = bytes;
-	return DSA_OK;
+	/* NaN in every format: an operator that read what it has not written would show. */
+	return cuda_check(cudaMemsetAsync(scratch, 0xff, bytes, cuda->stream), "taking scratch", err);
 }
 
 static void cuda_close(struct dsa_backend *be)
