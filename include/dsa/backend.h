@@ -93,9 +93,10 @@ struct dsa_ops {
 	enum dsa_status (*alloc)(struct dsa_backend *be, size_t bytes, const char *what, void **out,
 	                         struct dsa_error *err);
 	void (*free)(struct dsa_backend *be, void *memory);
-	/* Host memory that copies to and from the device run fastest with; NULL where there is none. */
-	void *(*host_alloc)(struct dsa_backend *be, size_t bytes);
-	void (*host_free)(struct dsa_backend *be, void *memory);
+	/* Memory for what is kept and comes back later, NULL where there is none: on the device while that has room to
+	 * spare, else on the host. Only upload and download reach it, in the place of host memory. */
+	void *(*stash_alloc)(struct dsa_backend *be, size_t bytes);
+	void (*stash_free)(struct dsa_backend *be, void *memory);
 	enum dsa_status (*upload)(struct dsa_backend *be, void *device, const void *host, size_t bytes,
 	                          struct dsa_error *err);
 	enum dsa_status (*download)(struct dsa_backend *be, void *host, const void *device, size_t bytes,

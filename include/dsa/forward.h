@@ -24,7 +24,7 @@ struct dsa_pass_document {
 	int tokens;         /* T */
 };
 
-/* Keys of the positions below min(K, T) of each document of a pass, for every layer, on the host, in the backend's act
+/* Keys of the positions below min(K, T) of each document of a pass, for every layer, in the backend's stash and act
  * dtype. Filled by a whole pass, read by scored-part passes. latent: per layer (P, c + r), index: per layer (P, d),
  * P = Σ min(K, T). Unrotated nothing: keys are stored as attention reads them. */
 struct dsa_prefix;
@@ -57,8 +57,8 @@ DSA_CHECKED enum dsa_status dsa_forward_embed(struct dsa_forward *forward, uint6
 DSA_CHECKED enum dsa_status dsa_forward_layer(struct dsa_forward *forward, int layer, char mode, bool index_unused,
                                               struct dsa_error *err);
 
-/* The state's host image: residual (R, D) F32 then selection (R, K) I32, only the rows of positions ≥ min(K, T), in
- * pass order. Its size for a pass's documents; pure. */
+/* The state's image, in host memory or the backend's stash: residual (R, D) F32 then selection (R, K) I32, only the
+ * rows of positions ≥ min(K, T), in pass order. Its size for a pass's documents; pure. */
 size_t dsa_state_bytes(const struct dsa_model_config *config, const struct dsa_pass_document *documents, int count);
 /* Works for whole and scored-part passes alike (a whole pass gathers those rows). */
 DSA_CHECKED enum dsa_status dsa_forward_save(struct dsa_forward *forward, void *image, struct dsa_error *err);

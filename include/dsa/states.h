@@ -21,7 +21,7 @@
 
 struct dsa_states;
 
-/* be: whose host memory images lie in; NULL: any. image_bytes (batches): bytes of one state of each batch, 0 for a
+/* be: whose stash images lie in; NULL: host memory. image_bytes (batches): bytes of one state of each batch, 0 for a
  * batch of which nothing is to be kept. limit: bytes the pool may hold. */
 DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
                                             const size_t *image_bytes, size_t limit, struct dsa_error *err);

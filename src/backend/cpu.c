@@ -84,8 +84,8 @@ static void cpu_close(struct dsa_backend *be)
 static const struct dsa_ops cpu_ops = {
     .alloc = cpu_alloc,
     .free = cpu_free,
-    .host_alloc = cpu_host_alloc,
-    .host_free = cpu_host_free,
+    .stash_alloc = cpu_stash_alloc,
+    .stash_free = cpu_stash_free,
     .upload = cpu_upload,
     .download = cpu_download,
     .copy = cpu_copy,

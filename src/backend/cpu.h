@@ -85,8 +85,8 @@ size_t cpu_overlap_bytes(int64_t context, int threads);
 /* The operators, as in backend.h. */
 enum dsa_status cpu_alloc(struct dsa_backend *be, size_t bytes, const char *what, void **out, struct dsa_error *err);
 void cpu_free(struct dsa_backend *be, void *memory);
-void *cpu_host_alloc(struct dsa_backend *be, size_t bytes);
-void cpu_host_free(struct dsa_backend *be, void *memory);
+void *cpu_stash_alloc(struct dsa_backend *be, size_t bytes);
+void cpu_stash_free(struct dsa_backend *be, void *memory);
 enum dsa_status cpu_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes, struct dsa_error *err);
 enum dsa_status cpu_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,
                              struct dsa_error *err);

@@ -58,13 +58,13 @@ void cpu_free(struct dsa_backend *be, void *memory)
 	free(memory);
 }
 
-void *cpu_host_alloc(struct dsa_backend *be, size_t bytes)
+void *cpu_stash_alloc(struct dsa_backend *be, size_t bytes)
 {
 	(void)be;
 	return malloc(bytes ? bytes : 1);
 }
 
-void cpu_host_free(struct dsa_backend *be, void *memory)
+void cpu_stash_free(struct dsa_backend *be, void *memory)
 {
 	(void)be;
 	free(memory);

@@ -115,8 +115,8 @@ static void cuda_close(struct dsa_backend *be)
 	cuda_give(cuda, cuda->scratch);
 	cuda_give(cuda, cuda->landing);
 	cuda_give(cuda, cuda->fault);
-	cuda_forget_pinned(cuda);
-	assert(!cuda->blocks && !cuda->pinned_given);
+	cuda_forget_spare(cuda);
+	assert(!cuda->blocks && !cuda->stashed);
 	(void)cudaFreeHost(cuda->fault_host);
 	(void)cudaFreeHost(cuda->expert_starts);
 	for (int s = 0; s < CUDA_STREAMS; s++) {
@@ -135,8 +135,8 @@ static void cuda_close(struct dsa_backend *be)
 static const struct dsa_ops cuda_ops = {
     .alloc = cuda_alloc,
     .free = cuda_free,
-    .host_alloc = cuda_host_alloc,
-    .host_free = cuda_host_free,
+    .stash_alloc = cuda_stash_alloc,
+    .stash_free = cuda_stash_free,
     .upload = cuda_upload,
     .download = cuda_download,
     .copy = cuda_copy,

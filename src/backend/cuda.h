@@ -72,8 +72,8 @@ struct dsa_cuda {
 	int32_t *expert_starts;           /* (CUDA_MOST_EXPERTS + 1) pinned host */
 	struct kernel_fault *fault_host;  /* pinned */
 	size_t memory_limit;              /* --gpu-memory, 0: none */
-	struct cuda_block *pinned;        /* host memory that host_free took back, for the next host_alloc */
-	struct cuda_block *pinned_given;  /* … that callers hold */
+	struct cuda_block *spare;         /* what stash_free took back, for the next stash_alloc */
+	struct cuda_block *stashed;       /* … that callers hold */
 	struct cuda_block *blocks;        /* what alloc gave and free has not taken back */
 	size_t taken;                     /* bytes of all of it, scratch included */
 };
@@ -106,7 +106,7 @@ enum dsa_status cuda_take_fault(struct dsa_cuda *cuda, struct kernel_fault *out,
 /* cuda_memory.c. Device memory that counts against --gpu-memory; DSA_E_MEMORY says what was asked for and is free. */
 enum dsa_status cuda_take(struct dsa_cuda *cuda, size_t bytes, const char *what, void **out, struct dsa_error *err);
 void cuda_give(struct dsa_cuda *cuda, void *memory);
-void cuda_forget_pinned(struct dsa_cuda *cuda);
+void cuda_forget_spare(struct dsa_cuda *cuda);
 enum dsa_status cuda_memory(struct dsa_backend *be, size_t *free, size_t *total, struct dsa_error *err);
 
 /* cuda_product.c. A product whose result for a row does not depend on the other rows: one algorithm per (N, K, kind),
@@ -136,8 +136,8 @@ size_t cuda_overlap_bytes(int layers, int context);
 /* The operators, as in backend.h. */
 enum dsa_status cuda_alloc(struct dsa_backend *be, size_t bytes, const char *what, void **out, struct dsa_error *err);
 void cuda_free(struct dsa_backend *be, void *memory);
-void *cuda_host_alloc(struct dsa_backend *be, size_t bytes);
-void cuda_host_free(struct dsa_backend *be, void *memory);
+void *cuda_stash_alloc(struct dsa_backend *be, size_t bytes);
+void cuda_stash_free(struct dsa_backend *be, void *memory);
 enum dsa_status cuda_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes,
                             struct dsa_error *err);
 enum dsa_status cuda_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,

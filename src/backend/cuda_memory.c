@@ -11,6 +11,7 @@ struct cuda_block {
 	struct cuda_block *next;
 	void *memory;
 	size_t bytes;
+	bool on_device; /* of the stash: else pinned host memory */
 };
 
 static const double gib = 1073741824.0;
@@ -34,6 +35,12 @@ enum dsa_status cuda_take(struct dsa_cuda *cuda, size_t bytes, const char *what,
 	enum dsa_status status = cuda_memory(&cuda->base, &free_bytes, &total, err);
 	if (status)
 		return status;
+	if (bytes > free_bytes) {
+		cuda_forget_spare(cuda);
+		status = cuda_memory(&cuda->base, &free_bytes, &total, err);
+		if (status)
+			return status;
+	}
 	struct cuda_block *block = dsa_alloc(1, sizeof *block, what, err);
 	if (!block)
 		return DSA_E_MEMORY;
@@ -82,83 +89,107 @@ void cuda_free(struct dsa_backend *be, void *memory)
 	cuda_give(cuda_of(be), memory);
 }
 
-/* Pinning takes longer than a copy, so blocks are handed out again: one that is large enough and not much larger. What
- * does not serve makes room first, so that not much more is pinned than callers hold. */
-void *cuda_host_alloc(struct dsa_backend *be, size_t bytes)
+/* What callers may still ask alloc for while kept blocks fill the device: the selections of every layer, of as many
+ * rows as a pass has or 8 GiB, and some. */
+static size_t device_reserve(const struct dsa_cuda *cuda)
+{
+	const struct dsa_backend_limits *l = &cuda->limits;
+	size_t selections = (size_t)l->layers * (size_t)l->rows * (size_t)l->topk * sizeof(int32_t);
+	const size_t most = (size_t)8 << 30, more = (size_t)1 << 30;
+	return (selections < most ? selections : most) + more;
+}
+
+/* Taking and pinning cost more than a copy, so blocks are handed out again: one that is large enough and not much
+ * larger. */
+static struct cuda_block *reuse(struct dsa_cuda *cuda, size_t bytes)
+{
+	for (struct cuda_block **at = &cuda->spare; *at; at = &(*at)->next) {
+		struct cuda_block *block = *at;
+		if (block->bytes < bytes || block->bytes > bytes + bytes / 4)
+			continue;
+		*at = block->next;
+		return block;
+	}
+	return NULL;
+}
+
+void *cuda_stash_alloc(struct dsa_backend *be, size_t bytes)
 {
 	struct dsa_cuda *cuda = cuda_of(be);
-	struct cuda_block *block = NULL;
-	for (struct cuda_block **at = &cuda->pinned; *at; at = &(*at)->next) {
-		if ((*at)->bytes < bytes || (*at)->bytes > bytes + bytes / 4)
-			continue;
-		block = *at;
-		*at = block->next;
-		break;
-	}
+	size_t free_bytes = 0, total;
+	struct cuda_block *block = reuse(cuda, bytes);
 	if (!block) {
-		cuda_forget_pinned(cuda);
+		/* What does not serve makes room, so that not much more is held than callers hold. */
+		cuda_forget_spare(cuda);
 		block = malloc(sizeof *block);
 		if (!block)
 			return NULL;
-		block->bytes = bytes;
-		if (cudaMallocHost(&block->memory, bytes ? bytes : 1)) {
-			(void)cudaGetLastError();
+		*block = (struct cuda_block){.bytes = bytes};
+		if (!cuda_memory(be, &free_bytes, &total, NULL) && bytes + device_reserve(cuda) <= free_bytes)
+			block->on_device = !cudaMalloc(&block->memory, bytes ? bytes : 1);
+		if (!block->on_device && cudaMallocHost(&block->memory, bytes ? bytes : 1)) {
 			free(block);
-			return NULL;
+			block = NULL;
 		}
+		(void)cudaGetLastError();
+		if (!block)
+			return NULL;
+		cuda->taken += block->on_device ? bytes : 0;
 	}
-	block->next = cuda->pinned_given;
-	cuda->pinned_given = block;
+	block->next = cuda->stashed;
+	cuda->stashed = block;
 	return block->memory;
 }
 
-void cuda_host_free(struct dsa_backend *be, void *memory)
+void cuda_stash_free(struct dsa_backend *be, void *memory)
 {
 	struct dsa_cuda *cuda = cuda_of(be);
-	for (struct cuda_block **at = &cuda->pinned_given; *at; at = &(*at)->next) {
+	for (struct cuda_block **at = &cuda->stashed; *at; at = &(*at)->next) {
 		struct cuda_block *block = *at;
 		if (block->memory != memory)
 			continue;
 		*at = block->next;
-		block->next = cuda->pinned;
-		cuda->pinned = block;
+		block->next = cuda->spare;
+		cuda->spare = block;
 		return;
 	}
 	assert(!memory);
 }
 
-void cuda_forget_pinned(struct dsa_cuda *cuda)
+void cuda_forget_spare(struct dsa_cuda *cuda)
 {
-	while (cuda->pinned) {
-		struct cuda_block *block = cuda->pinned;
-		cuda->pinned = block->next;
-		(void)cudaFreeHost(block->memory);
+	while (cuda->spare) {
+		struct cuda_block *block = cuda->spare;
+		cuda->spare = block->next;
+		cuda->taken -= block->on_device ? block->bytes : 0;
+		(void)(block->on_device ? cudaFree(block->memory) : cudaFreeHost(block->memory));
 		free(block);
 	}
 }
 
-static enum dsa_status move(struct dsa_backend *be, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-                            struct dsa_error *err)
+/* The stash may lie on either side, so the library finds out which way a copy goes. */
+static enum dsa_status move(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err)
 {
-	return bytes ? cuda_check(cudaMemcpyAsync(to, from, bytes, kind, cuda_of(be)->stream), "copying memory", err)
+	return bytes ? cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda_of(be)->stream),
+	                          "copying memory", err)
 	             : DSA_OK;
 }
 
 enum dsa_status cuda_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes, struct dsa_error *err)
 {
-	return move(be, device, host, bytes, cudaMemcpyHostToDevice, err);
+	return move(be, device, host, bytes, err);
 }
 
 enum dsa_status cuda_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,
                               struct dsa_error *err)
 {
-	enum dsa_status status = move(be, host, device, bytes, cudaMemcpyDeviceToHost, err);
+	enum dsa_status status = move(be, host, device, bytes, err);
 	return status ? status : cuda_check(cudaStreamSynchronize(cuda_of(be)->stream), "reading results", err);
 }
 
 enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err)
 {
-	return move(be, to, from, bytes, cudaMemcpyDeviceToDevice, err);
+	return move(be, to, from, bytes, err);
 }
 
 /* Is the stored element (unaligned host memory) NaN or infinite? */

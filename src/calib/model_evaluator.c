@@ -109,11 +109,11 @@ void model_evaluator_allow(struct model_evaluator *me, struct kept *kept)
 		return;
 	int count = me->shape.batch[me->batch].count;
 	assert(me->scored > 0); /* documents without a scored token are in no batch */
-	kept->hidden = me->be->ops->host_alloc(me->be, hidden_bytes(me, me->scored));
+	kept->hidden = me->be->ops->stash_alloc(me->be, hidden_bytes(me, me->scored));
 	if (kept->hidden && !dsa_prefix_open(&kept->prefix, me->model, me->documents, count, NULL))
 		return;
 	if (kept->hidden)
-		me->be->ops->host_free(me->be, kept->hidden);
+		me->be->ops->stash_free(me->be, kept->hidden);
 	kept->hidden = NULL;
 	kept->allowed = false;
 	dsa_log_line(me->log, DSA_LOG_WARN, "no memory to keep batch %d; its reference is run again for every question",
@@ -301,7 +301,7 @@ static void close_evaluator(struct dsa_evaluator *self)
 	for (int b = 0; me->kept && b < me->shape.batches; b++) {
 		dsa_prefix_close(me->kept[b].prefix);
 		if (me->kept[b].hidden)
-			me->be->ops->host_free(me->be, me->kept[b].hidden);
+			me->be->ops->stash_free(me->be, me->kept[b].hidden);
 	}
 	dsa_states_close(me->states);
 	dsa_forward_close(me->forward);

@@ -10,7 +10,7 @@
 /* What is kept of one batch beside its states: both are needed by every pattern asked on it. */
 struct kept {
 	struct dsa_prefix *prefix; /* keys of positions below K; NULL: none kept */
-	void *hidden;              /* (M, D) act, the reference behind the final norm, on the host */
+	void *hidden;              /* (M, D) act, the reference behind the final norm, in the backend's stash */
 	bool ready;                /* both are filled */
 	bool allowed;              /* the memory limit has room for them */
 };

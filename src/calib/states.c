@@ -26,13 +26,13 @@ struct dsa_states {
 
 static void *take(struct dsa_states *states, size_t bytes)
 {
-	return states->be ? states->be->ops->host_alloc(states->be, bytes) : malloc(bytes);
+	return states->be ? states->be->ops->stash_alloc(states->be, bytes) : malloc(bytes);
 }
 
 static void give(struct dsa_states *states, void *image)
 {
 	if (states->be)
-		states->be->ops->host_free(states->be, image);
+		states->be->ops->stash_free(states->be, image);
 	else
 		free(image);
 }

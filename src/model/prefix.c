@@ -52,7 +52,7 @@ enum dsa_status dsa_prefix_open(struct dsa_prefix **out, const struct dsa_model 
 	prefix->stored = dsa_alloc(layers, sizeof *prefix->stored, "a prefix", err);
 	prefix->index_stored = dsa_alloc(layers, sizeof *prefix->index_stored, "a prefix", err);
 	size_t bytes = layers * (size_t)prefix->rows * row_bytes(config, prefix->act);
-	prefix->keys = prefix->be->ops->host_alloc(prefix->be, bytes);
+	prefix->keys = prefix->be->ops->stash_alloc(prefix->be, bytes);
 	if (!prefix->tokens || !prefix->stored || !prefix->index_stored || !prefix->keys) {
 		if (!prefix->keys)
 			(void)dsa_fail(err, DSA_E_MEMORY,
@@ -74,7 +74,7 @@ void dsa_prefix_close(struct dsa_prefix *prefix)
 	free(prefix->stored);
 	free(prefix->index_stored);
 	if (prefix->keys)
-		prefix->be->ops->host_free(prefix->be, prefix->keys);
+		prefix->be->ops->stash_free(prefix->be, prefix->keys);
 	free(prefix);
 }
 

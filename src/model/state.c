@@ -1,7 +1,6 @@
 #include "forward_private.h"
 
 #include <assert.h>
-#include <string.h>
 
 /* Rows of positions ≥ min(K, T): in a whole pass one stretch per document, in a scored-part pass every row. */
 static int64_t state_rows(const struct dsa_model_config *config, int tokens)
@@ -47,6 +46,7 @@ static int64_t image_rows(const struct dsa_forward *f)
 enum dsa_status dsa_forward_save(struct dsa_forward *f, void *image, struct dsa_error *err)
 {
 	const struct workspace *w = &f->work;
+	const int32_t none = -1;
 	size_t rows = (size_t)image_rows(f);
 	if (!rows)
 		return DSA_OK;
@@ -54,9 +54,9 @@ enum dsa_status dsa_forward_save(struct dsa_forward *f, void *image, struct dsa_
 	enum dsa_status status = save(f, w->residual, image, err);
 	if (!status && f->has_selection)
 		status = save(f, w->selection, selection, err);
-	else if (!status) /* none in force: every entry -1 */
-		memset(selection, 0xff, rows * (size_t)w->selection.cols * sizeof(int32_t));
-	return status;
+	else if (!status) /* none in force: the first entry says so */
+		status = f->be->ops->upload(f->be, selection, &none, sizeof none, err);
+	return status ? status : f->be->ops->wait(f->be, err);
 }
 
 enum dsa_status dsa_forward_restore(struct dsa_forward *f, const void *image, struct dsa_error *err)
@@ -69,9 +69,11 @@ enum dsa_status dsa_forward_restore(struct dsa_forward *f, const void *image, st
 	if (!rows)
 		return DSA_OK;
 	int32_t first;
-	memcpy(&first, selection, sizeof first);
+	enum dsa_status status = f->be->ops->download(f->be, &first, selection, sizeof first, err);
+	if (status)
+		return status;
 	f->has_selection = first >= 0; /* a row at or past K selects K positions */
-	enum dsa_status status = f->be->ops->upload(f->be, w->residual.data, image, residual_bytes, err);
+	status = f->be->ops->upload(f->be, w->residual.data, image, residual_bytes, err);
 	if (!status)
 		status = f->be->ops->upload(f->be, w->selection.data, selection,
 		                            rows * (size_t)w->selection.cols * sizeof(int32_t), err);

@@ -67,7 +67,7 @@ void *gpu_host(struct gpu *g, size_t bytes)
 
 void *gpu_pinned(struct gpu *g, size_t bytes)
 {
-	void *memory = g->be[GPU]->ops->host_alloc(g->be[GPU], bytes ? bytes : 1);
+	void *memory = g->be[GPU]->ops->stash_alloc(g->be[GPU], bytes ? bytes : 1);
 	assert_non_null(memory);
 	keep(g, memory, g->be[GPU]);
 	g->pinned[g->count - 1] = true;
@@ -88,7 +88,7 @@ void gpu_end_case(struct gpu *g)
 		void *memory = g->kept[--g->count];
 		struct dsa_backend *owner = g->owner[g->count];
 		if (g->pinned[g->count])
-			owner->ops->host_free(owner, memory);
+			owner->ops->stash_free(owner, memory);
 		else if (owner)
 			owner->ops->free(owner, memory);
 		else
