@@ -52,7 +52,6 @@ float gpu_bf16(float x)
 static void keep(struct gpu *g, void *memory, struct dsa_backend *owner)
 {
 	assert_true(g->count < GPU_KEPT);
-	g->pinned[g->count] = false;
 	g->owner[g->count] = owner;
 	g->kept[g->count++] = memory;
 }
@@ -62,15 +61,6 @@ void *gpu_host(struct gpu *g, size_t bytes)
 	void *memory = malloc(bytes ? bytes : 1);
 	assert_non_null(memory);
 	keep(g, memory, NULL);
-	return memory;
-}
-
-void *gpu_pinned(struct gpu *g, size_t bytes)
-{
-	void *memory = g->be[GPU]->ops->stash_alloc(g->be[GPU], bytes ? bytes : 1);
-	assert_non_null(memory);
-	keep(g, memory, g->be[GPU]);
-	g->pinned[g->count - 1] = true;
 	return memory;
 }
 
@@ -87,9 +77,7 @@ void gpu_end_case(struct gpu *g)
 	while (g->count) {
 		void *memory = g->kept[--g->count];
 		struct dsa_backend *owner = g->owner[g->count];
-		if (g->pinned[g->count])
-			owner->ops->stash_free(owner, memory);
-		else if (owner)
+		if (owner)
 			owner->ops->free(owner, memory);
 		else
 			free(memory);

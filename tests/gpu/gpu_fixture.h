@@ -23,7 +23,6 @@ struct gpu {
 	uint64_t random;           /* state */
 	void *kept[GPU_KEPT];
 	struct dsa_backend *owner[GPU_KEPT]; /* NULL: host memory */
-	bool pinned[GPU_KEPT];               /* the owner's host memory */
 	int count;
 	struct dsa_error err;
 };
@@ -73,8 +72,7 @@ float gpu_uniform(struct gpu *g); /* ±1 */
 float gpu_bf16(float x);          /* rounded to nearest, ties to even */
 uint16_t gpu_bf16_bits(float x);
 
-void *gpu_host(struct gpu *g, size_t bytes);   /* until the case ends */
-void *gpu_pinned(struct gpu *g, size_t bytes); /* the same, that the GPU copies to fastest */
+void *gpu_host(struct gpu *g, size_t bytes); /* until the case ends */
 void *gpu_device(struct gpu *g, struct dsa_backend *be, size_t bytes);
 void gpu_end_case(struct gpu *g);
 void gpu_reserve(struct gpu *g, struct dsa_backend_limits limits);

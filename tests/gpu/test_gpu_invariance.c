@@ -25,7 +25,7 @@ static void rows_are_independent(struct gpu *g, run_rows *run, const void *probl
 {
 	struct dsa_backend *be = g->be[GPU];
 	size_t bytes = (size_t)rows * row_bytes;
-	char *whole = gpu_pinned(g, bytes), *part = gpu_pinned(g, bytes), *out = gpu_device(g, be, bytes);
+	char *whole = gpu_host(g, bytes), *part = gpu_host(g, bytes), *out = gpu_device(g, be, bytes);
 	memset(whole, 0xff, bytes);
 	OK(g, be->ops->upload(be, out, whole, bytes, &g->err));
 	OK(g, be->ops->wait(be, &g->err));
