@@ -72,10 +72,16 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 {
 	struct dsa_states *states;
 	const struct dsa_evaluator_shape *shape = dry->shape;
+	const size_t batches = (size_t)shape->batches;
 	if (!dry->memory.state)
 		return DSA_OK;
+	bool *heldout = dsa_arena_alloc(&dry->session->arena, batches, sizeof *heldout, "a plan", err);
+	if (!heldout)
+		return DSA_E_MEMORY;
+	for (int b = 0; b < shape->batches; b++)
+		heldout[b] = shape->batch[b].split == DSA_HELDOUT;
 	enum dsa_status status =
-	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, dry->memory.pool, err);
+	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, heldout, dry->memory.pool, err);
 	if (status)
 		return status;
 	status = dsa_states_rebase(states, shape->reference, NULL, 0, err);
