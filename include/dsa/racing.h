@@ -16,6 +16,8 @@
 
 /* No bound is given before this many documents, nor before half as many of each corpus that has them. */
 enum { DSA_RACE_DOCUMENTS = 16 };
+/* A race looks after every batch: with fewer batches than this of a small corpus it would look too seldom. */
+enum { DSA_RACE_BATCHES = 16 };
 
 struct dsa_race {
 	enum dsa_objective objective;

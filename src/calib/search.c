@@ -259,6 +259,8 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 			if (k < field.seen[i])
 				status =
 				    dsa_work_count(g->work, g->order[k], field.patterns[i], g->options->savings, err);
+			else
+				dsa_work_spare(g->work, g->order[k]);
 	if (status)
 		goto cleanup;
 

@@ -253,7 +253,7 @@ def test_resume_with_other_settings_is_refused_by_name():
 
 
 def test_naive_search_gives_the_same_figures():
-    options = ("--budget-kl-p99", 2.2, "--full-trace")
+    options = ("--budget-kl-p99", 2.2, "--full-trace", "--search", "exact")
     for source in (GLM, SHARED):
         exact = results(calibrate(*options, source=source))
         naive = results(calibrate(*options, "--search", "naive", source=source))
@@ -282,6 +282,7 @@ def test_racing_measures_its_winners_on_every_document_and_resumes():
             early += candidate["documents"] < calibration
     expect(early > 0, "nobody left a race early")
     expect(found["work"]["token_layers"] < exact["work"]["token_layers"], "racing saves no work")
+    equal(found["work"]["token_layers_naive"], exact["work"]["token_layers_naive"], "what the published search would run")
     same = [e["pattern"] == f["pattern"] for e, f in zip(exact["trace"], found["trace"])]
     for e, f in [pair for pair, alike in zip(zip(exact["trace"], found["trace"]), same) if alike]:
         equal(f["calibration"], e["calibration"], "figures of a flip that exact search makes too")
