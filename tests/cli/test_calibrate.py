@@ -51,8 +51,13 @@ def check_quality(quality, where):
         expect(name in quality, f"{where} has no {name}")
         value = quality[name]
         expect(isinstance(value, kind) or (kind is float and isinstance(value, int)), f"{where}.{name} is {value!r}")
-    equal(sorted(quality["kl"]), ["max", "mean", "p50", "p90", "p99", "se"], f"{where}.kl")
+    equal(sorted(quality["kl"]), ["ci95", "max", "mean", "p50", "p90", "p99", "se"], f"{where}.kl")
+    for low, high, mean in ((*quality["kl"]["ci95"], quality["kl"]["mean"]),
+                            (*quality["nll_delta_ci95"], quality["nll_delta"]), (*quality["top1_ci95"], quality["top1"])):
+        expect(low <= mean <= high, f"{where}: {mean} is not in [{low}, {high}]")
     for name, value in quality["kl"].items():
+        if name == "ci95":
+            continue
         expect(value is not None and value >= 0, f"{where}.kl.{name} is {value!r}")
     # A KL in a bucket is known to 0.9%; the largest is exact.
     kl = quality["kl"]
