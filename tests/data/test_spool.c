@@ -267,24 +267,6 @@ static void batches_never_mix_corpora_and_a_long_document_stands_alone(void **st
 	spool = written(path, &options, NULL);
 	assert_int_equal(dsa_spool_batches(spool), 3);
 	dsa_spool_close(spool);
-	/* Four calibration batches wanted of 6 · 12 + 3 · 20 tokens, three quarters of them to calibrate on: 24 a
-	 * batch. */
-	options.batches = 4;
-	spool = written(path, &options, NULL);
-	assert_int_equal(dsa_spool_batches(spool), 2 + 1 + 3);
-	for (int i = 0; i < 6; i++)
-		assert_int_equal(dsa_spool_batch(spool, i)->tokens, i < 3 ? 24 : 20);
-	dsa_spool_close(spool);
-	/* None is made smaller than the longest document, none larger than asked for. */
-	options.batches = 100;
-	spool = written(path, &options, NULL);
-	assert_int_equal(dsa_spool_batches(spool), 9);
-	dsa_spool_close(spool);
-	options.batches = 1;
-	options.batch_tokens = 24;
-	spool = written(path, &options, NULL);
-	assert_int_equal(dsa_spool_batches(spool), 2 + 1 + 3);
-	dsa_spool_close(spool);
 }
 
 static void reading_stops_after_the_document_that_reaches_max_tokens(void **state)
