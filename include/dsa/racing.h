@@ -44,7 +44,7 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
  * these are too few. Over all looks together the truth leaves them with a chance of alpha (method.md). */
 struct dsa_race_interval {
 	double low, difference, high;
-	/* Above 0 only if a is worse: difference less the reach of what is no fixed multiple of b. Documents that are
+	/* Above 0 only if a is worse: the lower bound of the ratio of both, as a difference from b. Documents that are
 	 * hard for both in proportion widen low and high, but say nothing of who is worse. */
 	double worse;
 };
