@@ -422,6 +422,8 @@ static void add_time(struct dsa_text *text, const struct dry_run *dry)
 		add_duration(text, seconds(dry, true));
 		dsa_text_add(text, " with none");
 	}
+	if (dry->session->options->command == DSA_CMD_CALIBRATE && !strcmp(dry->session->options->search, "racing"))
+		dsa_text_add(text, "; less as far as candidates leave the race early");
 	dsa_text_printf(text, "; from batch %d, measured in ", dry->probe.batch);
 	add_duration(text, dry->probe.seconds);
 	dsa_text_add(text, "\n");

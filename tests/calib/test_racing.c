@@ -223,6 +223,8 @@ static void bounds_follow_the_formula_and_end_at_the_truth(void **state)
 			assert_true(near(bounds.difference, 0.5));
 			assert_true(fabs(bounds.low - (0.5 - t * se)) < 1e-9);
 			assert_true(fabs(bounds.high - (0.5 + t * se)) < 1e-9);
+			/* ln(3 / 2.5), with the error of a / 3 - b / 2.5. */
+			assert_true(fabs(bounds.worse - 2.5 * expm1(log(3 / 2.5) - t * se / 3)) < 1e-9);
 		}
 	}
 	struct dsa_race_interval end = dsa_race_compare(&race, &a, &b);
