@@ -94,10 +94,6 @@ def test_the_same_in_a_race_that_losers_leave():
     kill_at_random(16, extra=["--threads", 2], seed=7, rules=rules)
 
 
-def test_the_same_with_every_candidate_on_every_document():
-    kill_at_random(8, extra=["--threads", 2], seed=8, rules=("--search", "exact"))
-
-
 def test_killed_as_each_file_appears():
     """The moments that last shortest: a file being written aside, a file just renamed."""
     for name in RUN_FILES:
