@@ -7,6 +7,7 @@
 #ifndef DSA_EVALUATOR_H
 #define DSA_EVALUATOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "dsa/metrics.h"
@@ -31,6 +32,7 @@ struct dsa_evaluator_shape {
 	const int *corpus_of;                    /* (documents) */
 	const struct dsa_evaluator_batch *batch; /* (batches) */
 	const char *reference;                   /* the pattern everything is measured against */
+	bool intervals;                          /* figures of patterns are wanted with their intervals */
 };
 
 struct dsa_ask {

@@ -64,6 +64,7 @@ struct dsa_measure {
 	struct dsa_sums **at; /* (documents) → (buckets[d]); kept apart, so that they are summed in document order */
 	uint8_t *buckets;     /* (documents) position buckets up to the last in use */
 	uint64_t **bins;      /* (corpora · DSA_POSITION_BUCKETS) → (DSA_KL_BINS) or NULL */
+	bool intervals;       /* figures come with their intervals; set by whoever measures, false at first */
 	struct dsa_arena *arena;
 };
 
@@ -80,6 +81,10 @@ struct dsa_quality_at {
 	double kl, kl_p99, nll_delta, top1;
 };
 
+struct dsa_interval {
+	double low, high;
+};
+
 /* NaN where undefined (one document has no standard error); writers turn NaN into null. */
 struct dsa_quality {
 	int documents;
@@ -87,6 +92,8 @@ struct dsa_quality {
 	double kl, kl_se, kl_p50, kl_p90, kl_p99, kl_max;
 	double nll, nll_base, nll_delta, nll_delta_se, ppl_ratio;
 	double top1;
+	/* 95%, over documents (bootstrap.h); NaN too where the measure was not asked for them. */
+	struct dsa_interval kl_ci, nll_delta_ci, top1_ci;
 	int positions;
 	struct dsa_quality_at by_position[DSA_POSITION_BUCKETS];
 };

@@ -61,9 +61,9 @@ double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates
 struct dsa_plan_memory {
 	size_t kept;  /* keys below K and reference hidden states of the batches that may keep them */
 	size_t pool;  /* what is left of the limit for states */
-	size_t state; /* one layer's state of every calibration batch */
+	size_t state; /* one layer's state of every batch */
 };
-/* How limit is granted: what every pattern needs first, batch by batch, the rest to states of calibration batches.
+/* How limit is granted: what every pattern needs first, batch by batch, the rest to states.
  * tokens (documents): T of each. allowed, image (batches): whether a batch keeps keys and reference, and the bytes of
  * one of its states, 0 for none. scratch holds documents of the largest batch. */
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,

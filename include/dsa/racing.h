@@ -16,6 +16,8 @@
 
 /* No bound is given before this many documents, nor before half as many of each corpus that has them. */
 enum { DSA_RACE_DOCUMENTS = 16 };
+/* A race looks after every batch: with fewer batches than this of a small corpus it would look too seldom. */
+enum { DSA_RACE_BATCHES = 16 };
 
 struct dsa_race {
 	enum dsa_objective objective;
@@ -42,7 +44,7 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
  * these are too few. Over all looks together the truth leaves them with a chance of alpha (method.md). */
 struct dsa_race_interval {
 	double low, difference, high;
-	/* Above 0 only if a is worse: difference less the reach of what is no fixed multiple of b. Documents that are
+	/* Above 0 only if a is worse: the lower bound of the ratio of both, as a difference from b. Documents that are
 	 * hard for both in proportion widen low and high, but say nothing of who is worse. */
 	double worse;
 };

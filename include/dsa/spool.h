@@ -37,6 +37,7 @@ struct dsa_spool_options {
 	int topk;           /* K: position t is scored iff t ≥ K, t + 1 < T and target[t + 1] */
 	double holdout;     /* share, 0 … 0.9; 0 = no held-out documents */
 	int batch_tokens;
+	int batches; /* smaller batches, so that there are about this many to calibrate on; 0: as they come */
 	uint64_t
 	    seed; /* ≠ 0: batches take documents by SHA-256(seed as 8 little-endian bytes ‖ hash); the split stays */
 	const volatile sig_atomic_t *stop; /* set by a signal handler: DSA_E_INTERRUPTED; may be NULL */

@@ -7,8 +7,10 @@
  * trajectory up to the committed flip.
  *
  * Worth keeping is what a candidate of this step or the next can start from: prefixes of the base with at most one
- * letter changed, in front of layers that can still be flipped. The pool is bounded: where not all fit, the layers that
- * are likely to be flipped next come first. What is not kept is run again: same bits. */
+ * letter changed, in front of layers that can still be flipped. Of a held-out batch, on which only winners are asked,
+ * that is the base's own path and the path of the flip that is about to be committed. The pool is bounded: the base's
+ * path comes first, then that of the expected winner, then layers that are likely to be flipped next. What is not kept
+ * is run again: same bits. */
 #ifndef DSA_STATES_H
 #define DSA_STATES_H
 
@@ -22,23 +24,29 @@
 struct dsa_states;
 
 /* be: whose stash images lie in; NULL: host memory. image_bytes (batches): bytes of one state of each batch, 0 for a
- * batch of which nothing is to be kept. limit: bytes the pool may hold. */
+ * batch of which nothing is to be kept. heldout (batches): which are held out; NULL: none. limit: bytes the pool may
+ * hold. */
 DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
-                                            const size_t *image_bytes, size_t limit, struct dsa_error *err);
+                                            const size_t *image_bytes, const bool *heldout, size_t limit,
+                                            struct dsa_error *err);
 void dsa_states_close(struct dsa_states *states);
 /* A new base pattern: entries that no candidate of it can start from are dropped. likely: the layers that may be
  * flipped next, most likely first, as far as known (count 0: nothing is known). Only costs follow from it, never bits.
  */
 DSA_CHECKED enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, const int *likely, int count,
                                               struct dsa_error *err);
+/* The layer whose flip is likely to be the next one committed, or -1: its whole path is worth more than those of
+ * others. May be called at any time; holds until the next rebase, which takes the likeliest. */
+void dsa_states_expect(struct dsa_states *states, int flip);
 /* What the last rebase planned to keep: states in front of how many layers of the base's path and of a candidate's. */
 void dsa_states_plan(const struct dsa_states *states, int *base, int *candidate);
 /* The kept state of `batch` with the longest prefix of pattern: *layer letters long, NULL and 0 if none. */
 const void *dsa_states_find(const struct dsa_states *states, int batch, const char *pattern, int *layer);
-/* Room for the state of pattern[0..layer) if it is worth keeping, not there yet and fits; else NULL. The caller fills
- * it before the next call, or gives it back with dsa_states_forget(). Lack of host memory is no error: it is not kept.
- */
-void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer);
+/* Room for the state of pattern[0..layer) if it is worth keeping, not there yet and fits; else NULL. winner: nothing
+ * else is asked on this batch before pattern becomes the base, so its path takes the place of the base's. The caller
+ * fills it before the next call, or gives it back with dsa_states_forget(). Lack of host memory is no error: it is not
+ * kept. */
+void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer, bool winner);
 void dsa_states_forget(struct dsa_states *states, int batch, const void *image);
 size_t dsa_states_bytes(const struct dsa_states *states); /* held now */
 

@@ -4,7 +4,7 @@
  * it shares with a pattern asked before on that batch) × its rows. That is what the run costs when no kept state is
  * ever evicted, and it depends on nothing but the sequence of questions: not on memory, threads, kills or resumes. What
  * was really executed (repeats of evicted states included) is `executed`, summed from the journal. `naive` is what the
- * published search runs: all layers, all tokens, for every question. */
+ * published search runs: all layers, all tokens, for every question, those that a race spares too. */
 #ifndef DSA_WORK_H
 #define DSA_WORK_H
 
@@ -28,5 +28,7 @@ DSA_CHECKED enum dsa_status dsa_work_init(struct dsa_work *work, const struct ds
  * ones only positions ≥ K. savings false (--search naive): everything costs its naive price. */
 DSA_CHECKED enum dsa_status dsa_work_count(struct dsa_work *work, int batch, const char *pattern, bool savings,
                                            struct dsa_error *err);
+/* Counts a question that the published search would ask and a race spared. */
+void dsa_work_spare(struct dsa_work *work, int batch);
 
 #endif

@@ -66,8 +66,10 @@ static enum dsa_status check_pattern(const struct dsa_evaluator_shape *shape, co
 static enum dsa_status measure_start(const struct dsa_evaluator_shape *shape, struct dsa_measure *measure,
                                      struct dsa_arena *arena, struct dsa_error *err)
 {
-	return dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena,
-	                        err);
+	enum dsa_status status =
+	    dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena, err);
+	measure->intervals = shape->intervals;
+	return status;
 }
 
 /* dsa_measure_pattern with progress, on top of the reference. */

@@ -61,6 +61,7 @@ enum dsa_status dsa_evaluator_shape_of(struct dsa_evaluator_shape *shape, const 
 	                                      .names = names,
 	                                      .corpus_of = corpus_of,
 	                                      .batch = batch,
-	                                      .reference = own};
+	                                      .reference = own,
+	                                      .intervals = true};
 	return DSA_OK;
 }

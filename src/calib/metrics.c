@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "dsa/bootstrap.h"
+
 static const double kl_least = 1e-12;
 static const double kl_step = 0.017348638334613073; /* ln g, g = 1.0175 */
 
@@ -342,6 +344,9 @@ static const struct dsa_quality undefined_quality = {
     .nll_delta_se = (double)NAN,
     .ppl_ratio = (double)NAN,
     .top1 = (double)NAN,
+    .kl_ci = {(double)NAN, (double)NAN},
+    .nll_delta_ci = {(double)NAN, (double)NAN},
+    .top1_ci = {(double)NAN, (double)NAN},
 };
 
 void dsa_measure_quality(const struct dsa_measure *measure, int corpus, int topk, struct dsa_quality *out)
@@ -385,6 +390,9 @@ void dsa_measure_quality(const struct dsa_measure *measure, int corpus, int topk
 	q.kl_p50 = values[0];
 	q.kl_p90 = values[1];
 	q.kl_p99 = values[2];
+	q.kl_ci = q.nll_delta_ci = q.top1_ci = undefined_quality.kl_ci;
+	if (measure->intervals)
+		dsa_bootstrap_intervals(measure, corpus, &q);
 	for (int p = 0; p < DSA_POSITION_BUCKETS; p++)
 		q.positions += quality_at(measure, corpus, topk, p, &q.by_position[q.positions]);
 	*out = q;

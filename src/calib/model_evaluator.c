@@ -52,15 +52,19 @@ void model_evaluator_find_rows(struct model_evaluator *me)
 			me->row[i] = (int32_t)dsa_forward_row(me->forward, d, me->position[i]);
 }
 
+enum keep { KEEP_NOTHING, KEEP_STATES, KEEP_WINNER };
+
 /* Runs layers [from, L) of pattern on the pass begun, keeping the states that are worth it. */
-static enum dsa_status run_layers(struct model_evaluator *me, const char *pattern, int from, bool keep,
+static enum dsa_status run_layers(struct model_evaluator *me, const char *pattern, int from, enum keep keep,
                                   struct dsa_error *err)
 {
 	for (int l = from; l < me->shape.layers; l++) {
 		enum dsa_status status = dsa_forward_layer(me->forward, l, pattern[l], me->naive, err);
 		if (status)
 			return status;
-		void *image = keep ? dsa_states_keep(me->states, me->batch, pattern, l + 1) : NULL;
+		void *image = keep == KEEP_NOTHING
+		                  ? NULL
+		                  : dsa_states_keep(me->states, me->batch, pattern, l + 1, keep == KEEP_WINNER);
 		if (!image)
 			continue;
 		status = dsa_forward_save(me->forward, image, err);
@@ -129,7 +133,7 @@ static enum dsa_status need_reference(struct model_evaluator *me, int64_t *execu
 	model_evaluator_allow(me, kept);
 	enum dsa_status status = model_evaluator_begin_whole(me, kept->prefix, 0, err);
 	if (!status)
-		status = run_layers(me, me->shape.reference, 0, !me->naive, err);
+		status = run_layers(me, me->shape.reference, 0, me->naive ? KEEP_NOTHING : KEEP_STATES, err);
 	if (!status)
 		status = model_evaluator_keep_reference(me, kept, err);
 	*executed += whole_cost(me);
@@ -137,8 +141,8 @@ static enum dsa_status need_reference(struct model_evaluator *me, int64_t *execu
 }
 
 /* Final hidden states of one pattern into out. */
-static enum dsa_status run_pattern(struct model_evaluator *me, const char *pattern, uint64_t seed, void *out,
-                                   int64_t *executed, struct dsa_error *err)
+static enum dsa_status run_pattern(struct model_evaluator *me, const char *pattern, uint64_t seed, enum keep keep,
+                                   void *out, int64_t *executed, struct dsa_error *err)
 {
 	const struct kept *kept = &me->kept[me->batch];
 	const struct dsa_evaluator_batch *batch = &me->shape.batch[me->batch];
@@ -148,7 +152,7 @@ static enum dsa_status run_pattern(struct model_evaluator *me, const char *patte
 		status = model_evaluator_begin_whole(me, NULL, seed, err);
 		*executed += whole_cost(me);
 		if (!status)
-			status = run_layers(me, pattern, 0, false, err);
+			status = run_layers(me, pattern, 0, KEEP_NOTHING, err);
 		return status ? status : final_hidden(me, out, err);
 	}
 	const void *image = dsa_states_find(me->states, me->batch, pattern, &from);
@@ -157,7 +161,7 @@ static enum dsa_status run_pattern(struct model_evaluator *me, const char *patte
 	if (!status)
 		status = image ? dsa_forward_restore(me->forward, image, err) : dsa_forward_embed(me->forward, 0, err);
 	if (!status)
-		status = run_layers(me, pattern, from, true, err);
+		status = run_layers(me, pattern, from, keep, err);
 	*executed += rows * (me->shape.layers - from);
 	return status ? status : final_hidden(me, out, err);
 }
@@ -191,23 +195,48 @@ cleanup:
 	return status;
 }
 
-/* Remembers what the flip of one layer of the base costs. */
-static void note_cost(struct model_evaluator *me, const char *pattern, const struct dsa_row_figures *figures)
+/* The layer whose flip makes pattern of the base; -1 if they differ in none or in more. */
+static int flip_of(const struct model_evaluator *me, const char *pattern)
 {
 	int flip = -1;
 	for (int l = 0; l < me->shape.layers; l++) {
 		if (pattern[l] == me->base[l])
 			continue;
 		if (flip >= 0)
-			return;
+			return -1;
 		flip = l;
 	}
+	return flip;
+}
+
+/* Remembers what the flip of one layer of the base costs. */
+static void note_cost(struct model_evaluator *me, const char *pattern, const struct dsa_row_figures *figures)
+{
+	const int flip = flip_of(me, pattern);
 	if (flip < 0)
 		return;
-	double sum = me->flip_cost[flip] < 0 ? 0 : me->flip_cost[flip];
+	struct flip_cost *cost = &me->flip_cost[flip];
 	for (int64_t i = 0; i < me->scored; i++)
-		sum += figures[i].kl;
-	me->flip_cost[flip] = sum;
+		cost->sum += figures[i].kl;
+	cost->rows += me->scored;
+}
+
+/* < 0: unknown. */
+static double mean_cost(const struct model_evaluator *me, int flip)
+{
+	const struct flip_cost *cost = &me->flip_cost[flip];
+	return cost->rows ? cost->sum / (double)cost->rows : -1;
+}
+
+/* The cheapest flip so far is the one expected to be committed. */
+static void expect_winner(struct model_evaluator *me)
+{
+	int best = -1;
+	for (int l = 1; l < me->shape.layers; l++)
+		if (mean_cost(me, l) >= 0 && (best < 0 || mean_cost(me, l) < mean_cost(me, best)))
+			best = l;
+	if (best > 0)
+		dsa_states_expect(me->states, best);
 }
 
 enum dsa_status model_evaluator_rebase(struct model_evaluator *me, const char *base, struct dsa_error *err)
@@ -216,10 +245,10 @@ enum dsa_status model_evaluator_rebase(struct model_evaluator *me, const char *b
 	if (!strcmp(me->base, base))
 		return DSA_OK;
 	for (int l = 1; l < me->shape.layers; l++) {
-		if (base[l] != 'F' || me->flip_cost[l] < 0)
+		if (base[l] != 'F' || mean_cost(me, l) < 0)
 			continue;
 		int at = count++;
-		for (; at > 0 && me->flip_cost[me->likely[at - 1]] > me->flip_cost[l]; at--)
+		for (; at > 0 && mean_cost(me, me->likely[at - 1]) > mean_cost(me, l); at--)
 			me->likely[at] = me->likely[at - 1];
 		me->likely[at] = l;
 	}
@@ -227,8 +256,7 @@ enum dsa_status model_evaluator_rebase(struct model_evaluator *me, const char *b
 	if (status)
 		return status;
 	memcpy(me->base, base, (size_t)me->shape.layers + 1);
-	for (int l = 0; l < me->shape.layers; l++)
-		me->flip_cost[l] = -1;
+	memset(me->flip_cost, 0, (size_t)me->shape.layers * sizeof *me->flip_cost);
 	int on_base, of_candidates;
 	dsa_states_plan(me->states, &on_base, &of_candidates);
 	dsa_log_line(me->log, DSA_LOG_DEBUG, "base %s: states kept in front of %d layers of it, %d of its candidates",
@@ -257,6 +285,8 @@ static enum dsa_status evaluate_some(struct model_evaluator *me, const struct ds
 {
 	struct dsa_tensor candidates[DSA_TOGETHER];
 	int64_t executed[DSA_TOGETHER] = {0};
+	/* A flip asked alone is what the step commits: the last in the race, or a winner on held-out documents. */
+	const enum keep keep = ask->count == 1 && flip_of(me, ask->patterns[0]) > 0 ? KEEP_WINNER : KEEP_STATES;
 	enum dsa_status status = need_reference(me, &executed[0], err);
 	for (int i = 0; i < count && !status; i++) {
 		const char *pattern = ask->patterns[first + i];
@@ -265,7 +295,7 @@ static enum dsa_status evaluate_some(struct model_evaluator *me, const struct ds
 		if (model_evaluator_stopped(me))
 			return model_evaluator_interrupted(err);
 		if (!is_reference)
-			status = run_pattern(me, pattern, ask->seed, candidates[i].data, &executed[i], err);
+			status = run_pattern(me, pattern, ask->seed, keep, candidates[i].data, &executed[i], err);
 	}
 	if (!status)
 		status = me->be->ops->compare(me->be, me->figures, hidden_tensor(me, me->base_hidden, me->scored),
@@ -275,6 +305,7 @@ static enum dsa_status evaluate_some(struct model_evaluator *me, const struct ds
 			note_cost(me, ask->patterns[first + i], me->figures + i * me->scored);
 		status = report(me, first + i, me->figures + i * me->scored, executed[i], sink, err);
 	}
+	expect_winner(me);
 	return status;
 }
 
@@ -339,17 +370,20 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 	size_t batches = (size_t)me->shape.batches, documents = (size_t)me->shape.documents;
 	size_t *image = dsa_arena_alloc(&me->arena, batches, sizeof *image, "a plan", err);
 	bool *allowed = dsa_arena_alloc(&me->arena, batches, sizeof *allowed, "a plan", err);
+	bool *heldout = dsa_arena_alloc(&me->arena, batches, sizeof *heldout, "a plan", err);
 	int *tokens = dsa_arena_alloc(&me->arena, documents, sizeof *tokens, "a plan", err);
-	if (!image || !allowed || !tokens)
+	if (!image || !allowed || !heldout || !tokens)
 		return DSA_E_MEMORY;
 	for (int d = 0; d < me->shape.documents; d++)
 		tokens[d] = dsa_spool_document(me->spool, d)->tokens;
 	if (!me->naive)
 		dsa_plan_memory(&plan, &me->shape, tokens, config, me->be->act, limit, me->documents, allowed, image);
-	for (int b = 0; b < me->shape.batches; b++)
+	for (int b = 0; b < me->shape.batches; b++) {
 		me->kept[b].allowed = allowed[b];
+		heldout[b] = me->shape.batch[b].split == DSA_HELDOUT;
+	}
 	enum dsa_status status =
-	    dsa_states_open(&me->states, me->be, me->shape.layers, me->shape.batches, image, plan.pool, err);
+	    dsa_states_open(&me->states, me->be, me->shape.layers, me->shape.batches, image, heldout, plan.pool, err);
 	if (status)
 		return status;
 	dsa_log_line(me->log, DSA_LOG_DEBUG,
@@ -378,8 +412,6 @@ static enum dsa_status take_memory(struct model_evaluator *me, struct dsa_error 
 	me->likely = dsa_arena_alloc(&me->arena, (size_t)me->shape.layers, sizeof *me->likely, "costs", err);
 	if (!me->base || !me->flip_cost || !me->likely)
 		return DSA_E_MEMORY;
-	for (int l = 0; l < me->shape.layers; l++)
-		me->flip_cost[l] = -1;
 	if (!me->documents || !me->scored_of || !me->position || !me->row || !me->target_host || !me->positions ||
 	    !me->figures || !me->kept)
 		return DSA_E_MEMORY;

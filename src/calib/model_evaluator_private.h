@@ -15,6 +15,12 @@ struct kept {
 	bool allowed;              /* the memory limit has room for them */
 };
 
+/* What a layer's flip of the base in hand cost so far. */
+struct flip_cost {
+	double sum; /* of the KL */
+	int64_t rows;
+};
+
 struct model_evaluator {
 	struct dsa_evaluator evaluator;
 	struct dsa_evaluator_shape shape;
@@ -37,10 +43,10 @@ struct model_evaluator {
 	int *scored_of;                      /* (largest count) scored rows of each document */
 	int32_t *target_host;                /* (largest scored) */
 	int64_t scored;
-	/* Σ KL of each layer's flip of the base in hand, < 0 unknown: foretells what is flipped next. */
-	char *base;        /* (layers + 1) */
-	double *flip_cost; /* (layers) */
-	int *likely;       /* (layers) */
+	/* What each layer's flip of the base in hand costs foretells what is flipped next. */
+	char *base;                  /* (layers + 1) */
+	struct flip_cost *flip_cost; /* (layers) */
+	int *likely;                 /* (layers) */
 	/* On the device, for the largest batch: */
 	int64_t most_scored;
 	int together;

@@ -68,8 +68,9 @@ static enum dsa_status gather_window(struct model_evaluator *me, const struct wi
 		                                         me->shape.batch[me->batch].tokens, topk);
 		struct dsa_tensor to = dsa_tensor_make(w->selections[l], DSA_I32, w->count, topk);
 		status = ops->gather(me->be, to, from, w->index, err);
-		void *image =
-		    status || me->naive ? NULL : dsa_states_keep(me->states, me->batch, me->shape.reference, l + 1);
+		void *image = status || me->naive
+		                  ? NULL
+		                  : dsa_states_keep(me->states, me->batch, me->shape.reference, l + 1, false);
 		if (image)
 			status = dsa_forward_save(me->forward, image, err);
 		if (status && image)

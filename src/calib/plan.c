@@ -43,18 +43,17 @@ static bool is_candidate(const struct dsa_evaluator_shape *shape, const bool *lo
 	return layer > 0 && shape->reference[layer] == 'F' && !(locked && locked[layer]);
 }
 
-/* Patterns that differ from the reference, each asked alone on a whole split. */
-static void add_single(struct dsa_plan *plan, const struct total *total, int64_t patterns, int layers, bool savings)
+/* A pattern that differs from the reference, asked alone on a whole split, behind a kept state in front of `from`. */
+static void add_single(struct dsa_plan *plan, const struct total *total, int layers, int from, bool savings)
 {
-	plan->records = plus(plan->records, times(patterns, total->documents));
-	plan->head = plus(plan->head, times(2 * patterns, total->scored));
+	plan->records = plus(plan->records, total->documents);
+	plan->head = plus(plan->head, times(2, total->scored));
 	if (savings) {
-		int64_t cost = times(patterns, times(total->suffix, layers));
-		plan->suffix_least = plus(plan->suffix_least, cost);
-		plan->suffix_most = plus(plan->suffix_most, cost);
+		plan->suffix_least = plus(plan->suffix_least, times(total->suffix, layers - from));
+		plan->suffix_most = plus(plan->suffix_most, times(total->suffix, layers));
 	} else {
 		/* The reference is run again beside each. */
-		plan->whole = plus(plan->whole, times(2 * patterns, times(total->tokens, layers)));
+		plan->whole = plus(plan->whole, times(2, times(total->tokens, layers)));
 	}
 }
 
@@ -100,8 +99,14 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 	plan->whole = plus(plan->whole, once);
 	plan->head = plus(plan->head, times(2, calibration.scored));
 	plan->records = plus(plan->records, calibration.documents);
-	add_single(plan, &calibration, baselines, layers, savings);
-	add_single(plan, &heldout, baselines + n, layers, savings);
+	for (int i = 0; i < baselines; i++) {
+		add_single(plan, &calibration, layers, 0, savings);
+		add_single(plan, &heldout, layers, 0, savings);
+	}
+	/* On held-out documents a winner starts at its flip, behind what the winner before it left. */
+	for (int l = 1; l < layers; l++)
+		if (is_candidate(shape, locked, l))
+			add_single(plan, &heldout, layers, l, savings);
 	plan->overlaps = calibration.documents;
 }
 
@@ -111,7 +116,7 @@ void dsa_plan_evaluate(struct dsa_plan *plan, const struct dsa_evaluator_shape *
 	for (int split = 0; split < DSA_SPLITS; split++) {
 		const struct total total = total_of(shape, split);
 		add_reference(plan, &total, shape->layers);
-		add_single(plan, &total, 1, shape->layers, true);
+		add_single(plan, &total, shape->layers, 0, true);
 	}
 	plan->records = 0; /* nothing is kept */
 }
@@ -177,8 +182,7 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 			continue;
 		plan->kept += fixed;
 		plan->pool -= fixed;
-		if (batch->split == DSA_CALIBRATION)
-			image[b] = dsa_state_bytes(config, scratch, batch->count);
+		image[b] = dsa_state_bytes(config, scratch, batch->count);
 		plan->state += image[b];
 	}
 }

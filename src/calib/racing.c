@@ -149,8 +149,12 @@ struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const str
 		return nothing;
 	const double difference = (mean_a - mean_b) / weights, width = width_of(race, a, b, race->strata, 1);
 	struct dsa_race_interval out = {difference - width, difference, difference + width, difference - width};
-	if (mean_a > 0 && mean_b > 0)
-		out.worse = difference - width_of(race, a, b, race->strata, mean_a / mean_b);
+	/* The ratio's logarithm is as uncertain as a/mean_a - b/mean_b, and nearer to normal than the difference where
+	 * a few documents hold most of either sum. */
+	if (mean_a > 0 && mean_b > 0) {
+		const double width_of_log = width_of(race, a, b, race->strata, mean_a / mean_b) / (mean_a / weights);
+		out.worse = mean_b / weights * expm1(log(mean_a / mean_b) - width_of_log);
+	}
 	return out;
 }
 
@@ -184,8 +188,11 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 		if (!race->racing[i] || i == race->leader)
 			continue;
 		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
-		if (bounds.worse > 0)
-			leave(race, i, bounds.worse);
+		/* Either says so: the one where both are hard for the same documents, the other where the leader's
+		 * own figure is so small that its ratio to this one is hardly known. */
+		const double worse = fmax(bounds.worse, bounds.low);
+		if (worse > 0)
+			leave(race, i, worse);
 		else if (!(-bounds.low <= furthest)) /* a figure that is no number keeps the race going */
 			furthest = -bounds.low;
 	}

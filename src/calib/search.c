@@ -40,8 +40,10 @@ enum dsa_status dsa_measure_batch(struct dsa_measure *measures, struct dsa_evalu
 static enum dsa_status measure_start(struct dsa_measure *measure, const struct dsa_evaluator_shape *shape,
                                      struct dsa_arena *arena, struct dsa_error *err)
 {
-	return dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena,
-	                        err);
+	enum dsa_status status =
+	    dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena, err);
+	measure->intervals = shape->intervals;
+	return status;
 }
 
 enum dsa_status dsa_measure_pattern(struct dsa_measure *measure, struct dsa_evaluator *evaluator, const char *base,
@@ -259,6 +261,8 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 			if (k < field.seen[i])
 				status =
 				    dsa_work_count(g->work, g->order[k], field.patterns[i], g->options->savings, err);
+			else
+				dsa_work_spare(g->work, g->order[k]);
 	if (status)
 		goto cleanup;
 

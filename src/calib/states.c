@@ -8,6 +8,7 @@
 struct entry {
 	struct entry *next;
 	int layer;
+	bool winner;  /* on the path of what is about to be the base */
 	char *prefix; /* (layer) letters, behind the entry in one block */
 	void *image;
 };
@@ -15,13 +16,17 @@ struct entry {
 struct dsa_states {
 	struct dsa_backend *be;
 	int layers, batches;
-	size_t *image_bytes;    /* (batches) */
-	size_t all_images;      /* Σ image_bytes: a state in front of one layer, of every batch */
-	struct entry **entries; /* (batches) */
+	size_t *image_bytes;     /* (batches) */
+	bool *heldout;           /* (batches) */
+	size_t base_images;      /* Σ image_bytes: a state in front of one layer, of every batch */
+	size_t candidate_images; /* … of every batch that is not held out */
+	struct entry **entries;  /* (batches) */
 	size_t limit, held;
 	char *base;           /* (layers + 1); empty before the first rebase */
 	bool *keep_base;      /* (layers) keep the base's state in front of this layer */
+	bool *keep_next;      /* (layers) and the expected winner's */
 	bool *keep_candidate; /* (layers) and a candidate's */
+	int next;             /* the layer expected to be flipped, or -1 */
 };
 
 static void *take(struct dsa_states *states, size_t bytes)
@@ -47,7 +52,7 @@ static void drop(struct dsa_states *states, int batch, struct entry **link)
 }
 
 enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
-                                const size_t *image_bytes, size_t limit, struct dsa_error *err)
+                                const size_t *image_bytes, const bool *heldout, size_t limit, struct dsa_error *err)
 {
 	*out = NULL;
 	struct dsa_states *states = dsa_alloc(1, sizeof *states, "the state pool", err);
@@ -57,19 +62,24 @@ enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be,
 	states->layers = layers;
 	states->batches = batches;
 	states->limit = limit;
+	states->next = -1;
 	states->image_bytes = dsa_alloc((size_t)batches, sizeof *states->image_bytes, "the state pool", err);
+	states->heldout = dsa_alloc((size_t)batches, sizeof *states->heldout, "the state pool", err);
 	states->entries = dsa_alloc((size_t)batches, sizeof(struct entry *), "the state pool", err);
 	states->base = dsa_alloc((size_t)layers + 1, 1, "the state pool", err);
 	states->keep_base = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
+	states->keep_next = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_candidate = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
-	if (!states->image_bytes || !states->entries || !states->base || !states->keep_base ||
-	    !states->keep_candidate) {
+	if (!states->image_bytes || !states->heldout || !states->entries || !states->base || !states->keep_base ||
+	    !states->keep_next || !states->keep_candidate) {
 		dsa_states_close(states);
 		return DSA_E_MEMORY;
 	}
 	for (int b = 0; b < batches; b++) {
 		states->image_bytes[b] = image_bytes[b];
-		states->all_images += image_bytes[b];
+		states->heldout[b] = heldout && heldout[b];
+		states->base_images += image_bytes[b];
+		states->candidate_images += states->heldout[b] ? 0 : image_bytes[b];
 	}
 	*out = states;
 	return DSA_OK;
@@ -84,8 +94,10 @@ void dsa_states_close(struct dsa_states *states)
 			drop(states, b, &states->entries[b]);
 	free(states->entries);
 	free(states->image_bytes);
+	free(states->heldout);
 	free(states->base);
 	free(states->keep_base);
+	free(states->keep_next);
 	free(states->keep_candidate);
 	free(states);
 }
@@ -135,27 +147,49 @@ static size_t candidate_states(const struct dsa_states *states, const bool *keep
 	return count;
 }
 
-static bool fits(const struct dsa_states *states, size_t count, size_t room)
+static bool fits(size_t count, size_t each, size_t room)
 {
-	return count == 0 || states->all_images <= room / count;
+	return count == 0 || each <= room / count;
 }
 
-/* The most likely layers, as many as room allows; where nothing is known, evenly spread ones. */
+/* Start layers behind the expected flip. */
+static size_t mark_next(struct dsa_states *states)
+{
+	size_t marked = 0;
+	for (int m = states->next + 1; states->next > 0 && m < states->layers; m++) {
+		states->keep_next[m] = is_start(states, m) && states->keep_base[m];
+		marked += states->keep_next[m];
+	}
+	return marked;
+}
+
+/* The most likely layers, as many as room allows, and behind the first of them its own path; where nothing is known,
+ * evenly spread ones. */
 static void mark_candidates(struct dsa_states *states, size_t room, const int *likely, int count)
 {
-	memset(states->keep_candidate, 0, (size_t)states->layers * sizeof(bool));
+	const size_t each = states->candidate_images;
+	size_t path = 0;
 	for (int i = 0; i < count; i++) {
 		if (!is_start(states, likely[i]))
 			continue;
 		states->keep_candidate[likely[i]] = true;
-		if (!fits(states, candidate_states(states, states->keep_candidate), room)) {
+		if (!fits(path + candidate_states(states, states->keep_candidate), each, room)) {
 			states->keep_candidate[likely[i]] = false;
 			return;
+		}
+		if (path || likely[i] != states->next)
+			continue;
+		/* A state of candidates saves what lies between a flip and this one, a state of the path only what
+		 * lies between two start layers: the candidates of the likeliest flip come first. */
+		path = mark_next(states);
+		if (!fits(path + candidate_states(states, states->keep_candidate), each, room)) {
+			memset(states->keep_next, 0, (size_t)states->layers * sizeof(bool));
+			path = 0;
 		}
 	}
 	for (int n = 1; count == 0 && n < states->layers; n++) {
 		mark_every(states, states->keep_candidate, n);
-		if (fits(states, candidate_states(states, states->keep_candidate), room))
+		if (fits(candidate_states(states, states->keep_candidate), each, room))
 			return;
 		memset(states->keep_candidate, 0, (size_t)states->layers * sizeof(bool));
 	}
@@ -163,16 +197,17 @@ static void mark_candidates(struct dsa_states *states, size_t room, const int *l
 
 static void plan(struct dsa_states *states, const int *likely, int count)
 {
-	int marked = 0;
+	size_t marked = 0;
 	memset(states->keep_base, 0, (size_t)states->layers * sizeof(bool));
+	memset(states->keep_next, 0, (size_t)states->layers * sizeof(bool));
 	memset(states->keep_candidate, 0, (size_t)states->layers * sizeof(bool));
+	states->next = count > 0 ? likely[0] : -1;
 	for (int n = 1; n < states->layers; n++) {
-		marked = mark_every(states, states->keep_base, n);
-		if (fits(states, (size_t)marked, states->limit)) {
+		marked = (size_t)mark_every(states, states->keep_base, n);
+		if (fits(marked, states->base_images, states->limit)) {
 			/* A sparse base path is better completed before candidates keep anything of their own. */
 			if (n == 1)
-				mark_candidates(states, states->limit - (size_t)marked * states->all_images, likely,
-				                count);
+				mark_candidates(states, states->limit - marked * states->base_images, likely, count);
 			return;
 		}
 	}
@@ -191,6 +226,7 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, c
 	for (int b = 0; b < states->batches; b++) {
 		struct entry **link = &states->entries[b];
 		while (*link) {
+			(*link)->winner = false; /* it is the base now, or was not committed after all */
 			if (changed(states, (*link)->prefix, (*link)->layer) > 1)
 				drop(states, b, link);
 			else
@@ -211,27 +247,55 @@ const void *dsa_states_find(const struct dsa_states *states, int batch, const ch
 	return best ? best->image : NULL;
 }
 
-/* How little an entry would be missed: 0 not at all (its layer is not to be kept, it only serves candidates that have
- * not had their turn), 1 it is a shortcut of a candidate, 2 every candidate needs it. */
-static int worth(const struct dsa_states *states, const struct entry *entry)
+/* How much an entry would be missed. */
+enum worth {
+	WORTH_NOTHING,   /* its layer is not to be kept, it only serves candidates that have not had their turn */
+	WORTH_SHORTCUT,  /* a candidate may start from it */
+	WORTH_EXPECTED,  /* on the path of the flip that is expected to be committed */
+	WORTH_NECESSARY, /* on the base's path, or on what takes its place */
+};
+
+static enum worth worth(const struct dsa_states *states, int batch, const char *prefix, int layer, bool winner)
 {
-	bool on_base = changed(states, entry->prefix, entry->layer) == 0;
-	if (on_base)
-		return states->keep_base[entry->layer] ? 2 : 0;
-	return states->keep_candidate[entry->layer] ? 1 : 0;
+	const int away = changed(states, prefix, layer);
+	if (away > 1)
+		return WORTH_NOTHING;
+	if (away == 0 || winner)
+		return states->keep_base[layer] ? WORTH_NECESSARY : WORTH_NOTHING;
+	if (states->heldout[batch])
+		return WORTH_NOTHING;
+	if (states->next > 0 && states->next < layer && prefix[states->next] != states->base[states->next] &&
+	    states->keep_next[layer])
+		return WORTH_EXPECTED;
+	return states->keep_candidate[layer] ? WORTH_SHORTCUT : WORTH_NOTHING;
+}
+
+/* Drops entries of the batch that are not on the winner's path, until one more state fits. */
+static void make_way(struct dsa_states *states, int batch, const char *pattern)
+{
+	struct entry **link = &states->entries[batch];
+	while (*link && states->held + states->image_bytes[batch] > states->limit) {
+		const struct entry *entry = *link;
+		if (changed(states, entry->prefix, entry->layer) == 0 &&
+		    memcmp(entry->prefix, pattern, (size_t)entry->layer) != 0)
+			drop(states, batch, link);
+		else
+			link = &(*link)->next;
+	}
 }
 
 /* Drops entries worth less than `value`, least first and of this batch first (its candidates had their turn), until one
  * more state of the batch fits. */
-static bool make_room(struct dsa_states *states, int batch, int value)
+static bool make_room(struct dsa_states *states, int batch, enum worth value)
 {
 	size_t bytes = states->image_bytes[batch];
-	for (int least = 0; least < value; least++) {
+	for (enum worth least = WORTH_NOTHING; least < value; least++) {
 		for (int i = 0; i < states->batches && states->held + bytes > states->limit; i++) {
 			int b = (batch + i) % states->batches;
 			struct entry **link = &states->entries[b];
 			while (*link && states->held + bytes > states->limit) {
-				if (worth(states, *link) <= least)
+				const struct entry *entry = *link;
+				if (worth(states, b, entry->prefix, entry->layer, entry->winner) <= least)
 					drop(states, b, link);
 				else
 					link = &(*link)->next;
@@ -241,18 +305,36 @@ static bool make_room(struct dsa_states *states, int batch, int value)
 	return states->held + bytes <= states->limit;
 }
 
-void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer)
+void dsa_states_expect(struct dsa_states *states, int flip)
+{
+	if (flip == states->next || !states->base[0])
+		return;
+	/* Where there is room for one path there is room for another. */
+	bool room = states->next < 0;
+	for (int m = 0; m < states->layers; m++)
+		room = room || states->keep_next[m];
+	memset(states->keep_next, 0, (size_t)states->layers * sizeof(bool));
+	states->next = flip;
+	if (room)
+		mark_next(states);
+}
+
+void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer, bool winner)
 {
 	size_t bytes = states->image_bytes[batch];
 	if (!bytes || !states->base[0] || layer < 1 || layer >= states->layers)
 		return NULL;
-	int away = changed(states, pattern, layer);
-	if (away > 1 || !(away ? states->keep_candidate : states->keep_base)[layer])
+	enum worth value = worth(states, batch, pattern, layer, winner);
+	if (value == WORTH_NOTHING)
 		return NULL;
-	for (const struct entry *entry = states->entries[batch]; entry; entry = entry->next)
-		if (entry->layer == layer && !memcmp(entry->prefix, pattern, (size_t)layer))
+	for (struct entry *entry = states->entries[batch]; entry; entry = entry->next)
+		if (entry->layer == layer && !memcmp(entry->prefix, pattern, (size_t)layer)) {
+			entry->winner = entry->winner || winner;
 			return NULL;
-	if (!make_room(states, batch, away ? 1 : 2))
+		}
+	if (winner)
+		make_way(states, batch, pattern);
+	if (!make_room(states, batch, value))
 		return NULL;
 	struct entry *entry = malloc(sizeof *entry + (size_t)layer);
 	void *image = take(states, bytes);
@@ -262,7 +344,7 @@ void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern,
 			give(states, image);
 		return NULL;
 	}
-	*entry = (struct entry){.next = states->entries[batch], .layer = layer, .image = image};
+	*entry = (struct entry){.next = states->entries[batch], .layer = layer, .winner = winner, .image = image};
 	entry->prefix = (char *)(entry + 1);
 	memcpy(entry->prefix, pattern, (size_t)layer);
 	states->entries[batch] = entry;

@@ -115,3 +115,9 @@ enum dsa_status dsa_work_count(struct dsa_work *work, int batch, const char *pat
 	work->head_tokens += b->scored;
 	return DSA_OK;
 }
+
+void dsa_work_spare(struct dsa_work *work, int batch)
+{
+	assert(batch >= 0 && batch < work->shape->batches);
+	work->naive += work->shape->batch[batch].tokens * work->shape->layers;
+}

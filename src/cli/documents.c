@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "dsa/file.h"
+#include "dsa/racing.h"
 #include "dsa/tokenizer.h"
 
 static enum dsa_status write_spool(struct dsa_session *session, const char *path, struct dsa_error *err)
@@ -27,6 +28,7 @@ static enum dsa_status write_spool(struct dsa_session *session, const char *path
 		return status;
 	int context = options->context ? (int)options->context : session->config.max_positions;
 	int64_t batch_tokens = options->batch_tokens ? options->batch_tokens : session->backend->pass_tokens;
+	bool races = options->command == DSA_CMD_CALIBRATE && !strcmp(options->search, "racing");
 	struct dsa_spool_options spool = {.sources = sources,
 	                                  .count = options->corpus.count,
 	                                  .context = context,
@@ -34,6 +36,7 @@ static enum dsa_status write_spool(struct dsa_session *session, const char *path
 	                                  .topk = session->config.topk,
 	                                  .holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0,
 	                                  .batch_tokens = (int)batch_tokens,
+	                                  .batches = races && !options->batch_tokens ? DSA_RACE_BATCHES : 0,
 	                                  .seed = (uint64_t)options->seed,
 	                                  .stop = dsa_terminal_stop_flag()};
 	status = dsa_spool_write(path, &spool, tokenizer, session->config.vocab, &session->terminal->log, err);

@@ -72,10 +72,16 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 {
 	struct dsa_states *states;
 	const struct dsa_evaluator_shape *shape = dry->shape;
+	const size_t batches = (size_t)shape->batches;
 	if (!dry->memory.state)
 		return DSA_OK;
+	bool *heldout = dsa_arena_alloc(&dry->session->arena, batches, sizeof *heldout, "a plan", err);
+	if (!heldout)
+		return DSA_E_MEMORY;
+	for (int b = 0; b < shape->batches; b++)
+		heldout[b] = shape->batch[b].split == DSA_HELDOUT;
 	enum dsa_status status =
-	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, dry->memory.pool, err);
+	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, heldout, dry->memory.pool, err);
 	if (status)
 		return status;
 	status = dsa_states_rebase(states, shape->reference, NULL, 0, err);
@@ -416,6 +422,8 @@ static void add_time(struct dsa_text *text, const struct dry_run *dry)
 		add_duration(text, seconds(dry, true));
 		dsa_text_add(text, " with none");
 	}
+	if (dry->session->options->command == DSA_CMD_CALIBRATE && !strcmp(dry->session->options->search, "racing"))
+		dsa_text_add(text, "; less as far as candidates leave the race early");
 	dsa_text_printf(text, "; from batch %d, measured in ", dry->probe.batch);
 	add_duration(text, dry->probe.seconds);
 	dsa_text_add(text, "\n");

@@ -37,7 +37,8 @@ const struct dsa_option_row dsa_option_table[] = {
     {"objective", CHOICE, AT(objective), "kl|nll", "what a step minimises", ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_SOLVE),
      true},
     {"search", CHOICE, AT(search), "exact|racing|naive",
-     "racing: drop a candidate once it cannot be the best; naive: exact without any saving, for comparison",
+     "racing (default): drop a candidate once it cannot be the best; exact: every candidate on every document; naive: "
+     "exact without any saving, for comparison",
      ON(DSA_CMD_CALIBRATE), true},
     {"delta", REAL, AT(delta), "X", "racing: chance that a flip is not within epsilon of the best (default 0.01)",
      ON(DSA_CMD_CALIBRATE), true},
@@ -56,7 +57,9 @@ const struct dsa_option_row dsa_option_table[] = {
     {"context", COUNT, AT(context), "N", "cut documents to N tokens (default: the model's maximum)", MEASURING, true},
     {"max-tokens", COUNT, AT(max_tokens), "N", "read at most about N tokens of each corpus", MEASURING, true},
     {"batch-tokens", COUNT, AT(batch_tokens), "N",
-     "tokens of documents that run together (default 4096, on a GPU 32768); changes no figure", MEASURING, true},
+     "tokens of documents that run together (default 4096, on a GPU 32768, less for a race of few documents); changes "
+     "no figure of a pattern",
+     MEASURING, true},
     {"seed", COUNT, AT(seed), "N", "of the noise floor and the order of documents", MEASURING, true},
     {"indexer-precision", CHOICE, AT(indexer_precision), "f32", "arithmetic of the indexer", MEASURING, true},
     {"device", TEXT, AT(device), "auto|cpu|cuda[:i]", "where to run (default auto: a GPU if there is one)", MEASURING,
@@ -204,7 +207,7 @@ static void set_defaults(struct dsa_cli_options *options, enum dsa_command comma
 	                                    /* NULL: as in the run */
 	                                    .scope = command == DSA_CMD_SOLVE ? NULL : "mean",
 	                                    .objective = command == DSA_CMD_SOLVE ? NULL : "kl",
-	                                    .search = "exact"};
+	                                    .search = command == DSA_CMD_CALIBRATE ? "racing" : "exact"};
 }
 
 /* getopt's table of the options that this command knows. */

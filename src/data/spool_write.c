@@ -42,6 +42,8 @@ static enum dsa_status check_options(const struct dsa_spool_options *options, in
 		return dsa_fail(err, DSA_E_USAGE, "--context %d: expected at least 2", options->context);
 	if (options->batch_tokens < 1)
 		return dsa_fail(err, DSA_E_USAGE, "batches of %d tokens: expected at least 1", options->batch_tokens);
+	if (options->batches < 0)
+		return dsa_fail(err, DSA_E_USAGE, "%d batches: expected 0 (no matter) or more", options->batches);
 	if (options->max_tokens < 0)
 		return dsa_fail(err, DSA_E_USAGE, "--max-tokens %lld: expected 0 (no limit) or more",
 		                (long long)options->max_tokens);
@@ -280,6 +282,25 @@ static enum dsa_status put_tables(struct writer *writer, struct dsa_spool_foot *
 	return status ? status : dsa_aside_write(writer->file, foot->sha256, sizeof foot->sha256, err);
 }
 
+/* Tokens of a batch: what was asked for, or less where that makes too few batches. */
+static int64_t batch_tokens(const struct writer *writer)
+{
+	const struct dsa_spool_options *options = writer->options;
+	int64_t tokens = 0, longest = 1;
+	for (int i = 0; i < writer->count; i++) {
+		const struct dsa_spool_document_row *row = &writer->rows[i];
+		if (!row->scored)
+			continue;
+		tokens += row->tokens;
+		longest = row->tokens > longest ? row->tokens : longest;
+	}
+	if (!options->batches)
+		return options->batch_tokens;
+	int64_t share = (int64_t)((1 - options->holdout) * (double)tokens / options->batches);
+	share = share > longest ? share : longest;
+	return share < options->batch_tokens ? share : options->batch_tokens;
+}
+
 enum dsa_status dsa_spool_write(const char *path, const struct dsa_spool_options *options,
                                 const struct dsa_tokenizer *tokenizer, int32_t vocab, const struct dsa_log *log,
                                 struct dsa_error *err)
@@ -308,7 +329,7 @@ enum dsa_status dsa_spool_write(const char *path, const struct dsa_spool_options
 	struct dsa_spool_foot foot = {.settings = {.context = options->context,
 	                                           .max_tokens = options->max_tokens,
 	                                           .topk = options->topk,
-	                                           .batch_tokens = options->batch_tokens,
+	                                           .batch_tokens = batch_tokens(&writer),
 	                                           .vocab = vocab,
 	                                           .holdout = options->holdout,
 	                                           .seed = options->seed}};

@@ -119,7 +119,7 @@ static void tile_begin(struct dsa_text *text, const char *name)
 	dsa_text_printf(text, "<div><dt>%s</dt><dd>", name);
 }
 
-static void tile_error(struct dsa_text *text, double error, const char *unit)
+static void tile_error(struct dsa_text *text, double error, const struct dsa_interval *interval, const char *unit)
 {
 	dsa_text_add(text, "<span>");
 	if (isfinite(error)) {
@@ -127,7 +127,14 @@ static void tile_error(struct dsa_text *text, double error, const char *unit)
 		dsa_text_error(text, error);
 		dsa_text_add(text, " ");
 	}
-	dsa_text_printf(text, "%s</span></dd></div>\n", unit);
+	dsa_text_printf(text, "%s", unit);
+	if (isfinite(interval->low) && isfinite(interval->high)) {
+		dsa_text_add(text, ", 95%: ");
+		dsa_text_figure(text, interval->low);
+		dsa_text_add(text, " to ");
+		dsa_text_figure(text, interval->high);
+	}
+	dsa_text_add(text, "</span></dd></div>\n");
 }
 
 void html_tiles(struct dsa_text *text, const struct dsa_results *results)
@@ -143,10 +150,10 @@ void html_tiles(struct dsa_text *text, const struct dsa_results *results)
 	dsa_text_printf(text, "%d shared</span></dd></div>\n", dsa_pattern_shared(results->pattern));
 	tile_begin(text, heldout ? "Mean KL, held-out" : "Mean KL, calibration");
 	dsa_text_figure(text, quality->documents ? quality->kl : NAN);
-	tile_error(text, quality->kl_se, "nats");
+	tile_error(text, quality->kl_se, &quality->kl_ci, "nats");
 	tile_begin(text, heldout ? "ΔNLL, held-out" : "ΔNLL, calibration");
 	dsa_text_figure(text, quality->documents ? quality->nll_delta : NAN);
-	tile_error(text, quality->nll_delta_se, "nats");
+	tile_error(text, quality->nll_delta_se, &quality->nll_delta_ci, "nats");
 	tile_begin(text, heldout ? "Top-1, held-out" : "Top-1, calibration");
 	percent(text, quality->documents ? quality->top1 : NAN);
 	dsa_text_add(text, "<span>same most likely token</span></dd></div>\n");

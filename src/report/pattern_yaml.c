@@ -104,11 +104,24 @@ static void put_int(struct writer *writer, const char *key, int64_t value)
 
 static void put_real(struct writer *writer, const char *key, double value)
 {
-	plain(writer, key);
+	if (key)
+		plain(writer, key);
 	writer->scratch.bytes = 0;
 	dsa_text_real(&writer->scratch, value);
 	if (!writer->scratch.failed)
 		plain(writer, writer->scratch.data);
+}
+
+static void put_interval(struct writer *writer, const char *key, const struct dsa_interval *interval)
+{
+	if (isnan(interval->low) || isnan(interval->high)) {
+		put_real(writer, key, NAN);
+		return;
+	}
+	list_begin(writer, key, true);
+	put_real(writer, NULL, interval->low);
+	put_real(writer, NULL, interval->high);
+	list_end(writer);
 }
 
 static void put_quality(struct writer *writer, const char *key, const struct dsa_quality *quality)
@@ -121,10 +134,13 @@ static void put_quality(struct writer *writer, const char *key, const struct dsa
 	map_begin(writer, key, true);
 	put_real(writer, "kl", quality->kl);
 	put_real(writer, "kl_se", quality->kl_se);
+	put_interval(writer, "kl_ci95", &quality->kl_ci);
 	put_real(writer, "kl_p99", quality->kl_p99);
 	put_real(writer, "nll_delta", quality->nll_delta);
 	put_real(writer, "nll_delta_se", quality->nll_delta_se);
+	put_interval(writer, "nll_delta_ci95", &quality->nll_delta_ci);
 	put_real(writer, "top1", quality->top1);
+	put_interval(writer, "top1_ci95", &quality->top1_ci);
 	put_int(writer, "documents", quality->documents);
 	put_int(writer, "scored_tokens", quality->tokens);
 	map_end(writer);

@@ -40,6 +40,29 @@ static enum dsa_status read_text(const struct reader *reader, const struct dsa_y
 	return dsa_yaml_text(map, reader->place, key, NULL, out, reader->err);
 }
 
+/* Two numbers; NaN where the file has none. */
+static enum dsa_status read_interval(const struct reader *reader, const struct dsa_yaml *map, const char *key,
+                                     struct dsa_interval *interval)
+{
+	const struct dsa_yaml *pair;
+	*interval = (struct dsa_interval){NAN, NAN};
+	enum dsa_status status = dsa_yaml_child(map, reader->place, key, DSA_YAML_LIST, &pair, reader->err);
+	if (status || !pair)
+		return status;
+	double *const to[] = {&interval->low, &interval->high};
+	const struct dsa_yaml *item = pair->first;
+	for (int i = 0; i < 2 && pair->count == 2; i++, item = item->next) {
+		char *end = NULL;
+		*to[i] = item->kind == DSA_YAML_SCALAR ? strtod(item->text, &end) : NAN;
+		if (!end || end == item->text || *end)
+			*to[i] = NAN;
+	}
+	if (isfinite(interval->low) && isfinite(interval->high))
+		return DSA_OK;
+	return dsa_fail(reader->err, DSA_E_INPUT, "%s, line %d: %s: expected two numbers", reader->place, pair->line,
+	                key);
+}
+
 static enum dsa_status read_quality(const struct reader *reader, const struct dsa_yaml *parent, const char *key,
                                     struct dsa_quality *quality)
 {
@@ -51,10 +74,13 @@ static enum dsa_status read_quality(const struct reader *reader, const struct ds
 		return status;
 	if ((status = read_real(reader, map, "kl", &quality->kl)) ||
 	    (status = read_real(reader, map, "kl_se", &quality->kl_se)) ||
+	    (status = read_interval(reader, map, "kl_ci95", &quality->kl_ci)) ||
 	    (status = read_real(reader, map, "kl_p99", &quality->kl_p99)) ||
 	    (status = read_real(reader, map, "nll_delta", &quality->nll_delta)) ||
 	    (status = read_real(reader, map, "nll_delta_se", &quality->nll_delta_se)) ||
+	    (status = read_interval(reader, map, "nll_delta_ci95", &quality->nll_delta_ci)) ||
 	    (status = read_real(reader, map, "top1", &quality->top1)) ||
+	    (status = read_interval(reader, map, "top1_ci95", &quality->top1_ci)) ||
 	    (status = read_int(reader, map, "documents", 0, 0, &quality->documents)) ||
 	    (status =
 	         dsa_yaml_int(map, reader->place, "scored_tokens", 0, INT64_MAX, 0, &quality->tokens, reader->err)))

@@ -49,7 +49,22 @@ static const struct dsa_quality unmeasured = {
     .nll_delta_se = NAN,
     .ppl_ratio = NAN,
     .top1 = NAN,
+    .kl_ci = {NAN, NAN},
+    .nll_delta_ci = {NAN, NAN},
+    .top1_ci = {NAN, NAN},
 };
+
+static void put_interval(struct dsa_json_writer *writer, const char *key, const struct dsa_interval *interval)
+{
+	if (isnan(interval->low) || isnan(interval->high)) {
+		dsa_json_put_null(writer, key);
+		return;
+	}
+	dsa_json_array(writer, key);
+	dsa_json_put_real(writer, NULL, interval->low);
+	dsa_json_put_real(writer, NULL, interval->high);
+	dsa_json_end(writer);
+}
 
 static void put_quality_members(struct dsa_json_writer *writer, const struct dsa_quality *quality)
 {
@@ -62,13 +77,16 @@ static void put_quality_members(struct dsa_json_writer *writer, const struct dsa
 	dsa_json_put_real(writer, "p90", quality->kl_p90);
 	dsa_json_put_real(writer, "p99", quality->kl_p99);
 	dsa_json_put_real(writer, "max", quality->kl_max);
+	put_interval(writer, "ci95", &quality->kl_ci);
 	dsa_json_end(writer);
 	dsa_json_put_real(writer, "nll", quality->nll);
 	dsa_json_put_real(writer, "nll_base", quality->nll_base);
 	dsa_json_put_real(writer, "nll_delta", quality->nll_delta);
 	dsa_json_put_real(writer, "nll_delta_se", quality->nll_delta_se);
+	put_interval(writer, "nll_delta_ci95", &quality->nll_delta_ci);
 	dsa_json_put_real(writer, "ppl_ratio", quality->ppl_ratio);
 	dsa_json_put_real(writer, "top1", quality->top1);
+	put_interval(writer, "top1_ci95", &quality->top1_ci);
 	dsa_json_put_int(writer, "documents", quality->documents);
 	dsa_json_put_int(writer, "scored_tokens", quality->tokens);
 	dsa_json_array(writer, "by_position");

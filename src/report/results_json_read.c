@@ -29,6 +29,22 @@ static enum dsa_status read_position(const struct results_reader *reader, const 
 	return DSA_OK;
 }
 
+/* Two numbers; NaN where the file, an older one perhaps, has none. */
+static enum dsa_status read_interval(const struct results_reader *reader, const json_t *object, const char *place,
+                                     const char *key, struct dsa_interval *interval)
+{
+	const json_t *pair;
+	*interval = (struct dsa_interval){NAN, NAN};
+	enum dsa_status status = reader_array(reader, object, place, key, 2, &pair);
+	if (status || !pair)
+		return status;
+	const json_t *low = json_array_get(pair, 0), *high = json_array_get(pair, 1);
+	if (!json_is_number(low) || !json_is_number(high))
+		return reader_wrong_type(reader, place, key, pair, "two numbers");
+	*interval = (struct dsa_interval){json_number_value(low), json_number_value(high)};
+	return DSA_OK;
+}
+
 static enum dsa_status read_quality_members(const struct results_reader *reader, const json_t *object,
                                             const char *place, struct dsa_quality *quality)
 {
@@ -45,6 +61,9 @@ static enum dsa_status read_quality_members(const struct results_reader *reader,
 	    (status = dsa_json_real(kl, inner, "p90", NAN, &quality->kl_p90, reader->err)) ||
 	    (status = dsa_json_real(kl, inner, "p99", NAN, &quality->kl_p99, reader->err)) ||
 	    (status = dsa_json_real(kl, inner, "max", NAN, &quality->kl_max, reader->err)) ||
+	    (status = read_interval(reader, kl, inner, "ci95", &quality->kl_ci)) ||
+	    (status = read_interval(reader, object, place, "nll_delta_ci95", &quality->nll_delta_ci)) ||
+	    (status = read_interval(reader, object, place, "top1_ci95", &quality->top1_ci)) ||
 	    (status = dsa_json_real(object, place, "nll", NAN, &quality->nll, reader->err)) ||
 	    (status = dsa_json_real(object, place, "nll_base", NAN, &quality->nll_base, reader->err)) ||
 	    (status = dsa_json_real(object, place, "nll_delta", NAN, &quality->nll_delta, reader->err)) ||

@@ -16,6 +16,7 @@ struct opened {
 struct opened_options {
 	const char *model_dir, *corpus, *tokens; /* tokens: where the spool goes */
 	int context, topk, vocab, batch_tokens, threads;
+	double holdout;
 	struct dsa_model_evaluator_options evaluator;
 };
 
@@ -27,6 +28,7 @@ static inline void opened_open(struct opened *o, const struct opened_options *op
 	                                        .count = 1,
 	                                        .context = options->context,
 	                                        .topk = options->topk,
+	                                        .holdout = options->holdout,
 	                                        .batch_tokens = options->batch_tokens};
 	const struct dsa_backend_options device = {.device = "cpu", .threads = options->threads};
 	enum dsa_status status = dsa_spool_write(options->tokens, &spool, NULL, options->vocab, NULL, &err);

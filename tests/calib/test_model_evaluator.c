@@ -273,6 +273,55 @@ static void overlap_is_the_same_in_windows(void **state)
 	free(seen);
 }
 
+/* On held-out documents only winners are asked, each alone: layer 2, then 1, then 3. */
+static struct seen *ask_winners(struct fixture *f, size_t pool, bool naive)
+{
+	static const char *const chain[] = {"FFFF", "FFFF", "FFSF", "FSSF", "FSSS"};
+	enum { CHAIN = sizeof chain / sizeof *chain - 1 };
+	struct opened o = {0};
+	struct seen *seen = calloc(CHAIN, sizeof *seen);
+	const struct opened_options options = {
+	    .model_dir = model_dir,
+	    .corpus = f->corpus,
+	    .tokens = f->tokens,
+	    .context = CONTEXT,
+	    .topk = f->config.topk,
+	    .vocab = f->config.vocab,
+	    .batch_tokens = 70,
+	    .threads = 1,
+	    .holdout = 0.4,
+	    .evaluator = {.host_memory = pool, .naive = naive},
+	};
+	opened_open(&o, &options);
+	for (int s = 0; s < CHAIN; s++)
+		for (int b = 0; b < o.evaluator->shape->batches; b++) {
+			struct dsa_error err;
+			const struct dsa_sink sink = {.pattern = take, .context = &seen[s]};
+			const struct dsa_ask question = {
+			    .base = chain[s], .patterns = &chain[s + 1], .count = 1, .batch = b};
+			const struct dsa_evaluator_batch *batch = &o.evaluator->shape->batch[b];
+			if (batch->split != DSA_HELDOUT)
+				continue;
+			assert_int_equal(o.evaluator->evaluate(o.evaluator, &question, &sink, &err), DSA_OK);
+			seen[s].queries += s ? batch->suffix : batch->tokens;
+		}
+	opened_close(&o);
+	return seen;
+}
+
+static void heldout_winners_start_at_their_flip(void **state)
+{
+	static const int layers_run[] = {4, 2, 3, 1};
+	struct seen *naive = ask_winners(*state, 0, true), *saving = ask_winners(*state, LARGE_POOL, false);
+	for (int s = 0; s < 4; s++) {
+		assert_memory_equal(naive[s].at, saving[s].at, sizeof naive[s].at);
+		assert_true(saving[s].patterns > 0);
+		assert_int_equal(saving[s].executed, layers_run[s] * saving[s].queries);
+	}
+	free(naive);
+	free(saving);
+}
+
 static void a_stop_is_obeyed_between_patterns(void **state)
 {
 	volatile sig_atomic_t stop = 1;
@@ -301,6 +350,7 @@ int main(void)
 	    cmocka_unit_test(disturbed_embeddings_move_the_output_a_little),
 	    cmocka_unit_test(a_layer_overlaps_itself_wholly),
 	    cmocka_unit_test(overlap_is_the_same_in_windows),
+	    cmocka_unit_test(heldout_winners_start_at_their_flip),
 	    cmocka_unit_test(a_stop_is_obeyed_between_patterns),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -108,8 +108,9 @@ static void the_whole_command_counts_what_judges_too(void **state)
 	dsa_plan_calibrate(&plan, &shape, NULL, 2, true);
 	/* The reference on 130 + 9 tokens, the noise floor on 130. */
 	assert_int_equal(plan.whole, 3 * (139 + 130));
-	/* Step 1: 2 and 1 layers, step 2: 1 layer. Two baselines on 107 + 5 positions, two winners on 5. */
-	assert_int_equal(plan.suffix_least, 107 * (2 + 1 + 1) + 3 * (2 * 107 + 4 * 5));
+	/* Step 1: 2 and 1 layers, step 2: 1 layer. Two baselines on 107 + 5 positions, two winners on 5, from their
+	 * flips with states kept. */
+	assert_int_equal(plan.suffix_least, 107 * (2 + 1 + 1) + 3 * 2 * (107 + 5) + 5 * (2 + 1));
 	assert_int_equal(plan.suffix_most, 107 * 9 + 3 * (2 * 107 + 4 * 5));
 	/* Reference, noise floor, baselines: pairs of products. Steps: 2 + 1 and 1 + 1. */
 	assert_int_equal(plan.head, 97 * (2 + 2 + 4 + 3 + 2) + 4 * (2 + 4 + 4));
@@ -119,7 +120,7 @@ static void the_whole_command_counts_what_judges_too(void **state)
 	assert_true(fabs(dsa_plan_seconds(&plan, &rates, false) - 2.0 * (double)plan.whole -
 	                 2.0 * (double)plan.suffix_least - 0.5 * (double)plan.head) < 1e-6);
 	assert_true(fabs(dsa_plan_seconds(&plan, &rates, true) - dsa_plan_seconds(&plan, &rates, false) -
-	                 2.0 * 107 * 5) < 1e-6);
+	                 2.0 * (107 * 5 + 5 * 3)) < 1e-6);
 	/* Without savings the reference runs again beside every question. */
 	dsa_plan_calibrate(&plan, &shape, NULL, 2, false);
 	assert_int_equal(plan.suffix_most, 0);
@@ -176,9 +177,9 @@ static void memory_goes_to_keys_and_references_before_states(void **state)
 	dsa_plan_memory(&plan, &shape, tokens, &config, DSA_F32, 100000, scratch, allowed, image);
 	assert_int_equal(plan.kept, all);
 	assert_int_equal(plan.pool, 100000 - all);
-	assert_int_equal(plan.state, 48 * (14 + 56 + 37));
+	assert_int_equal(plan.state, 48 * (14 + 56 + 37 + 5));
 	assert_int_equal(image[1], 48 * 56);
-	assert_int_equal(image[3], 0); /* held-out documents keep no state */
+	assert_int_equal(image[3], 48 * 5);
 	assert_true(allowed[3]);
 	/* One byte short for the second batch: the third still fits. */
 	dsa_plan_memory(&plan, &shape, tokens, &config, DSA_F32, fixed[0] + fixed[1] - 1, scratch, allowed, image);

@@ -15,7 +15,7 @@ static struct dsa_states *open_pool(size_t limit, int batches)
 	size_t image[4] = {IMAGE, IMAGE, IMAGE, IMAGE};
 	struct dsa_states *states;
 	struct dsa_error err;
-	assert_int_equal(dsa_states_open(&states, NULL, LAYERS, batches, image, limit, &err), DSA_OK);
+	assert_int_equal(dsa_states_open(&states, NULL, LAYERS, batches, image, NULL, limit, &err), DSA_OK);
 	assert_int_equal(dsa_states_rebase(states, "FFFFFF", NULL, 0, &err), DSA_OK);
 	return states;
 }
@@ -27,7 +27,8 @@ static void longest_kept_prefix_is_found(void **unused)
 	int layer;
 	assert_null(dsa_states_find(states, 0, "FFFFFF", &layer));
 	assert_int_equal(layer, 0);
-	void *two = dsa_states_keep(states, 0, "FFFFFF", 2), *four = dsa_states_keep(states, 0, "FFFFFF", 4);
+	void *two = dsa_states_keep(states, 0, "FFFFFF", 2, false),
+	     *four = dsa_states_keep(states, 0, "FFFFFF", 4, false);
 	assert_non_null(two);
 	assert_non_null(four);
 	assert_ptr_equal(dsa_states_find(states, 0, "FFFFSF", &layer), four);
@@ -35,7 +36,7 @@ static void longest_kept_prefix_is_found(void **unused)
 	assert_ptr_equal(dsa_states_find(states, 0, "FFFSFF", &layer), two);
 	assert_int_equal(layer, 2);
 	assert_null(dsa_states_find(states, 0, "FSFFFF", &layer));
-	assert_null(dsa_states_keep(states, 0, "FFFFFF", 4)); /* is there already */
+	assert_null(dsa_states_keep(states, 0, "FFFFFF", 4, false)); /* is there already */
 	dsa_states_close(states);
 }
 
@@ -45,11 +46,11 @@ static void only_what_a_candidate_can_start_from_is_kept(void **unused)
 	struct dsa_states *states = open_pool(1 << 20, 1);
 	struct dsa_error err;
 	int layer;
-	assert_non_null(dsa_states_keep(states, 0, "FSFFFF", 3)); /* one letter changed */
-	assert_non_null(dsa_states_keep(states, 0, "FFFSFF", 5));
-	assert_null(dsa_states_keep(states, 0, "FSSFFF", 3)); /* two */
-	assert_null(dsa_states_keep(states, 0, "FFFFFF", 0));
-	assert_null(dsa_states_keep(states, 0, "FFFFFF", LAYERS));
+	assert_non_null(dsa_states_keep(states, 0, "FSFFFF", 3, false)); /* one letter changed */
+	assert_non_null(dsa_states_keep(states, 0, "FFFSFF", 5, false));
+	assert_null(dsa_states_keep(states, 0, "FSSFFF", 3, false)); /* two */
+	assert_null(dsa_states_keep(states, 0, "FFFFFF", 0, false));
+	assert_null(dsa_states_keep(states, 0, "FFFFFF", LAYERS, false));
 	/* Layer 3 is committed: FFFSF is now the base's own path, FSF one letter away. */
 	assert_int_equal(dsa_states_rebase(states, "FFFSFF", NULL, 0, &err), DSA_OK);
 	assert_non_null(dsa_states_find(states, 0, "FFFSFS", &layer));
@@ -73,7 +74,7 @@ static void pool_never_holds_more_than_its_limit(void **unused)
 			pattern[flip] = 'S';
 			for (int layer = 1; layer < LAYERS; layer++)
 				for (int batch = 0; batch < 2; batch++) {
-					void *image = dsa_states_keep(states, batch, pattern, layer);
+					void *image = dsa_states_keep(states, batch, pattern, layer, false);
 					if (image)
 						memset(image, 7, IMAGE);
 					assert_true(dsa_states_bytes(states) <= limit);
@@ -118,9 +119,9 @@ static void likely_layers_are_kept_first(void **unused)
 	dsa_states_plan(states, &base, &candidate);
 	assert_int_equal(base, 4); /* layer 5 is no candidate any more */
 	assert_int_equal(candidate, 2);
-	assert_non_null(dsa_states_keep(states, 0, "FFSFFS", 4));
-	assert_non_null(dsa_states_keep(states, 0, "FSFFFS", 2));
-	assert_null(dsa_states_keep(states, 0, "FSFFFS", 3));
+	assert_non_null(dsa_states_keep(states, 0, "FFSFFS", 4, false));
+	assert_non_null(dsa_states_keep(states, 0, "FSFFFS", 2, false));
+	assert_null(dsa_states_keep(states, 0, "FSFFFS", 3, false));
 	dsa_states_close(states);
 }
 
@@ -132,12 +133,76 @@ static void base_path_takes_room_from_candidates(void **unused)
 	static const char *const candidates[] = {"FSFFFF", "FFSFFF", "FFFSFF", "FFFFSF"};
 	for (int c = 0; c < 4; c++)
 		for (int m = c + 2; m < LAYERS; m++)
-			assert_non_null(dsa_states_keep(states, 0, candidates[c], m));
+			assert_non_null(dsa_states_keep(states, 0, candidates[c], m, false));
 	for (int m = 1; m < LAYERS; m++)
-		assert_non_null(dsa_states_keep(states, 0, "FFFFFF", m));
+		assert_non_null(dsa_states_keep(states, 0, "FFFFFF", m, false));
 	assert_true(dsa_states_bytes(states) <= 15 * IMAGE);
 	assert_non_null(dsa_states_find(states, 0, "FFFFFF", &layer));
 	assert_int_equal(layer, LAYERS - 1);
+	dsa_states_close(states);
+}
+
+/* Room for the base's five states, those of candidates 1 … 3 in front of layer 4, and one more behind it. */
+static void expected_winner_keeps_its_path_behind_the_flip(void **unused)
+{
+	(void)unused;
+	struct dsa_states *states = open_pool(9 * IMAGE, 1);
+	static const int likely[] = {4, 2, 3};
+	struct dsa_error err;
+	int layer;
+	assert_int_equal(dsa_states_rebase(states, "FSFFFF", NULL, 0, &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, "FFFFFF", likely, 3, &err), DSA_OK);
+	assert_non_null(dsa_states_keep(states, 0, "FFFFSF", 5, false));
+	assert_null(dsa_states_keep(states, 0, "FFSFFF", 5, false));
+	dsa_states_expect(states, 2);
+	assert_non_null(dsa_states_keep(states, 0, "FFSFFF", 5, false));
+	assert_null(dsa_states_keep(states, 0, "FFFSFF", 5, false));
+	assert_int_equal(dsa_states_rebase(states, "FFSFFF", NULL, 0, &err), DSA_OK);
+	assert_non_null(dsa_states_find(states, 0, "FFSFFS", &layer));
+	assert_int_equal(layer, 5);
+	dsa_states_close(states);
+}
+
+static void winner_asked_alone_takes_the_room_of_the_base_behind_its_flip(void **unused)
+{
+	(void)unused;
+	struct dsa_states *states = open_pool(5 * IMAGE, 1);
+	struct dsa_error err;
+	int layer;
+	for (int m = 1; m < LAYERS; m++)
+		assert_non_null(dsa_states_keep(states, 0, "FFFFFF", m, false));
+	assert_null(dsa_states_keep(states, 0, "FFSFFF", 3, false));
+	for (int m = 3; m < LAYERS; m++)
+		assert_non_null(dsa_states_keep(states, 0, "FFSFFF", m, true));
+	assert_int_equal(dsa_states_bytes(states), 5 * IMAGE);
+	assert_int_equal(dsa_states_rebase(states, "FFSFFF", NULL, 0, &err), DSA_OK);
+	for (int m = 1; m < LAYERS; m++) {
+		char pattern[LAYERS + 1] = "FFSFFF";
+		pattern[m] = m == 2 ? 'S' : pattern[m] == 'F' ? 'S' : 'F';
+		assert_non_null(dsa_states_find(states, 0, pattern, &layer));
+		assert_int_equal(layer, m == 2 ? LAYERS - 1 : m);
+	}
+	dsa_states_close(states);
+}
+
+static void heldout_batches_keep_winners_and_the_base_only(void **unused)
+{
+	(void)unused;
+	static const size_t image[] = {IMAGE, IMAGE};
+	static const bool heldout[] = {false, true};
+	struct dsa_states *states;
+	struct dsa_error err;
+	int base, candidate;
+	/* Ten states of the base on both batches; ten of candidates on one. */
+	assert_int_equal(dsa_states_open(&states, NULL, LAYERS, 2, image, heldout, 20 * IMAGE, &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, "FFFFFF", NULL, 0, &err), DSA_OK);
+	dsa_states_plan(states, &base, &candidate);
+	assert_int_equal(base, 5);
+	assert_int_equal(candidate, 5);
+	assert_non_null(dsa_states_keep(states, 0, "FSFFFF", 3, false));
+	assert_null(dsa_states_keep(states, 1, "FSFFFF", 3, false));
+	assert_non_null(dsa_states_keep(states, 1, "FSFFFF", 3, true));
+	assert_non_null(dsa_states_keep(states, 1, "FFFFFF", 3, false));
 	dsa_states_close(states);
 }
 
@@ -146,7 +211,7 @@ static void forgotten_state_is_not_found(void **unused)
 	(void)unused;
 	struct dsa_states *states = open_pool(1 << 20, 1);
 	int layer;
-	void *image = dsa_states_keep(states, 0, "FFFFFF", 3);
+	void *image = dsa_states_keep(states, 0, "FFFFFF", 3, false);
 	assert_non_null(image);
 	dsa_states_forget(states, 0, image);
 	assert_null(dsa_states_find(states, 0, "FFFFFF", &layer));
@@ -163,6 +228,9 @@ int main(void)
 	    cmocka_unit_test(plan_thins_the_base_before_it_gives_candidates_anything),
 	    cmocka_unit_test(likely_layers_are_kept_first),
 	    cmocka_unit_test(base_path_takes_room_from_candidates),
+	    cmocka_unit_test(expected_winner_keeps_its_path_behind_the_flip),
+	    cmocka_unit_test(winner_asked_alone_takes_the_room_of_the_base_behind_its_flip),
+	    cmocka_unit_test(heldout_batches_keep_winners_and_the_base_only),
 	    cmocka_unit_test(forgotten_state_is_not_found),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,6 +117,23 @@ static void counts_equal_a_search_through_all_earlier_patterns(void **state)
 	dsa_arena_release(&arena);
 }
 
+static void spared_questions_count_for_the_published_search_only(void **state)
+{
+	(void)state;
+	struct dsa_arena arena;
+	struct dsa_work work;
+	struct dsa_error err;
+	dsa_arena_init(&arena);
+	assert_int_equal(dsa_work_init(&work, &shape, &arena, &err), DSA_OK);
+	count(&work, 0, "FFFFFF", true);
+	const struct dsa_work before = work;
+	dsa_work_spare(&work, 0);
+	assert_int_equal(work.token_layers, before.token_layers);
+	assert_int_equal(work.head_tokens, before.head_tokens);
+	assert_int_equal(work.naive, 2 * before.naive);
+	dsa_arena_release(&arena);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -124,6 +141,7 @@ int main(void)
 	    cmocka_unit_test(asking_again_costs_nothing),
 	    cmocka_unit_test(without_savings_every_question_costs_its_naive_price),
 	    cmocka_unit_test(counts_equal_a_search_through_all_earlier_patterns),
+	    cmocka_unit_test(spared_questions_count_for_the_published_search_only),
 	};
 	return cmocka_run_group_tests_name("work", tests, NULL, NULL);
 }

@@ -51,8 +51,13 @@ def check_quality(quality, where):
         expect(name in quality, f"{where} has no {name}")
         value = quality[name]
         expect(isinstance(value, kind) or (kind is float and isinstance(value, int)), f"{where}.{name} is {value!r}")
-    equal(sorted(quality["kl"]), ["max", "mean", "p50", "p90", "p99", "se"], f"{where}.kl")
+    equal(sorted(quality["kl"]), ["ci95", "max", "mean", "p50", "p90", "p99", "se"], f"{where}.kl")
+    for low, high, mean in ((*quality["kl"]["ci95"], quality["kl"]["mean"]),
+                            (*quality["nll_delta_ci95"], quality["nll_delta"]), (*quality["top1_ci95"], quality["top1"])):
+        expect(low <= mean <= high, f"{where}: {mean} is not in [{low}, {high}]")
     for name, value in quality["kl"].items():
+        if name == "ci95":
+            continue
         expect(value is not None and value >= 0, f"{where}.kl.{name} is {value!r}")
     # A KL in a bucket is known to 0.9%; the largest is exact.
     kl = quality["kl"]
@@ -252,8 +257,29 @@ def test_resume_with_other_settings_is_refused_by_name():
     good("calibrate", "--model", moved, "--corpus", docs(), *same)
 
 
+def test_held_out_documents_refuse_a_deeper_pattern_that_few_calibration_documents_let_pass():
+    """Two documents to calibrate on, six held out: some budget lies between what the two say of a step."""
+    few = corpus(8)
+    out = calibrate("--full-trace", "--holdout", "75%", "--budget-kl", 1000, documents_from=few)
+    trace = results(out)["trace"]
+    equal((trace[0]["calibration"]["documents"], trace[0]["heldout"]["documents"]), (2, 6), "documents")
+    both = [max(step["calibration"]["kl"]["mean"], step["heldout"]["kl"]["mean"]) for step in trace]
+    refused_steps = [i for i in range(1, len(trace)) if max(both[:i]) < trace[i]["heldout"]["kl"]["mean"]
+                     and trace[i]["calibration"]["kl"]["mean"] < trace[i]["heldout"]["kl"]["mean"]]
+    expect(refused_steps, f"no step is worse on held-out documents: {[(s['kl'], b) for s, b in zip(trace, both)]}")
+    for i in refused_steps:
+        budget = (max(*both[:i], trace[i]["calibration"]["kl"]["mean"]) + both[i]) / 2
+        found = results(calibrate("--holdout", "75%", "--budget-kl", repr(budget), documents_from=few))
+        equal(found["trace"][i]["pattern"], trace[i]["pattern"], "the deeper pattern was committed")
+        expect(found["trace"][i]["calibration"]["kl"]["mean"] < budget < found["trace"][i]["heldout"]["kl"]["mean"], budget)
+        equal(found["trace"][i]["broken"], "heldout", "what it breaks")
+        expect(found["pattern"] != trace[i]["pattern"] and found["heldout"]["kl"]["mean"] < budget, found["pattern"])
+        if i == len(trace) - 1:
+            equal((found["pattern"], found["stopped_by"]), (trace[i - 1]["pattern"], "heldout"), "emitted, stopped by")
+
+
 def test_naive_search_gives_the_same_figures():
-    options = ("--budget-kl-p99", 2.2, "--full-trace")
+    options = ("--budget-kl-p99", 2.2, "--full-trace", "--search", "exact")
     for source in (GLM, SHARED):
         exact = results(calibrate(*options, source=source))
         naive = results(calibrate(*options, "--search", "naive", source=source))
@@ -282,6 +308,7 @@ def test_racing_measures_its_winners_on_every_document_and_resumes():
             early += candidate["documents"] < calibration
     expect(early > 0, "nobody left a race early")
     expect(found["work"]["token_layers"] < exact["work"]["token_layers"], "racing saves no work")
+    equal(found["work"]["token_layers_naive"], exact["work"]["token_layers_naive"], "what the published search would run")
     same = [e["pattern"] == f["pattern"] for e, f in zip(exact["trace"], found["trace"])]
     for e, f in [pair for pair, alike in zip(zip(exact["trace"], found["trace"]), same) if alike]:
         equal(f["calibration"], e["calibration"], "figures of a flip that exact search makes too")

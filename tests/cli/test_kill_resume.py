@@ -18,13 +18,13 @@ def options(out, source, extra):
             "--batch-tokens", 700, *extra]
 
 
-def whole(source):
-    """The undisturbed run; its directory."""
-    if source not in _whole:
+def whole(source, rules=()):
+    """The undisturbed run under these rules; its directory."""
+    if (source, rules) not in _whole:
         out = os.path.join(scratch(), "whole")
-        good(*options(out, source, ["--threads", 2]))
-        _whole[source] = out
-    return _whole[source]
+        good(*options(out, source, [*rules, "--threads", 2]))
+        _whole[source, rules] = out
+    return _whole[source, rules]
 
 
 def seconds(source, extra):
@@ -47,24 +47,24 @@ def start_and_kill(command, moment):
     return process.returncode != 0
 
 
-def kill_and_resume(moments, source=GLM, extra=()):
+def kill_and_resume(moments, source=GLM, extra=(), rules=()):
     out = os.path.join(scratch(), "run")
-    command = [*options(out, source, extra), "--resume"]
+    command = [*options(out, source, [*rules, *extra]), "--resume"]
     killed = sum(start_and_kill(command, moment) for moment in moments)
     good(*command)
-    same_run(out, whole(source), f"killed at {moments} with {extra}")
+    same_run(out, whole(source, rules), f"killed at {moments} with {extra}")
     equal(listing(out), RUN_FILES, "files of the resumed run")
     return killed
 
 
-def kill_at_random(count, source=GLM, extra=(), seed=1):
+def kill_at_random(count, source=GLM, extra=(), seed=1, rules=()):
     rng = random.Random(seed)
-    length = seconds(source, extra)
+    length = seconds(source, [*rules, *extra])
     killed = 0
     for number in range(count):
         # Every fourth run is killed three times before it may end.
         moments = [rng.uniform(0, 1.02 * length) for _ in range(3 if number % 4 == 3 else 1)]
-        killed += kill_and_resume(moments, source, extra)
+        killed += kill_and_resume(moments, source, extra, rules)
     expect(killed >= count / 2, f"only {killed} of {count} runs were killed: they end in {length:.2f} s")
 
 
@@ -83,6 +83,15 @@ def test_the_same_with_a_pool_that_holds_no_state():
 
 def test_the_same_with_native_shared_layers():
     kill_at_random(8, source=SHARED, extra=["--threads", 2], seed=5)
+
+
+def test_the_same_in_a_race_that_losers_leave():
+    """A wide epsilon ends every race at its first look."""
+    rules = ("--search", "racing", "--budget-kl", 50, "--epsilon", "100%")
+    found = results(whole(GLM, rules))
+    seen = [candidate["documents"] for step in found["trace"] for candidate in step["candidates"]]
+    expect(min(seen) < max(seen), f"nobody left a race: {seen}")
+    kill_at_random(16, extra=["--threads", 2], seed=7, rules=rules)
 
 
 def test_killed_as_each_file_appears():

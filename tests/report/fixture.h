@@ -52,7 +52,13 @@ static inline struct dsa_quality fixture_quality(double kl, int documents, int t
 	    .ppl_ratio = 1 + kl * 0.3,
 	    .top1 = 1 - kl * 0.7 / (1 + kl),
 	    .positions = 2,
+	    .kl_ci = {kl * 0.875, kl * 1.1875},
+	    .nll_delta_ci = {kl * 0.25, kl * 0.375},
+	    .top1_ci = {1 - kl / (1 + kl), 1 - kl * 0.5 / (1 + kl)},
 	};
+	if (documents < 2)
+		quality.kl_ci = quality.nll_delta_ci = quality.top1_ci =
+		    (struct dsa_interval){(double)NAN, (double)NAN};
 	for (int i = 0; i < quality.positions; i++)
 		quality.by_position[i] = (struct dsa_quality_at){
 		    .from = topk << i,

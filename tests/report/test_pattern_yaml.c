@@ -72,6 +72,10 @@ static void what_the_file_says_comes_back(void **state)
 	assert_string_equal(back.fingerprint, results.fingerprint);
 	assert_int_equal(back.context, 1024);
 	assert_true(back.quality.kl == results.quality.kl && back.quality.kl_se == results.quality.kl_se);
+	assert_true(back.quality.kl_ci.low == results.quality.kl_ci.low &&
+	            back.quality.kl_ci.high == results.quality.kl_ci.high);
+	assert_true(back.quality.nll_delta_ci.high == results.quality.nll_delta_ci.high);
+	assert_true(back.quality.top1_ci.low == results.quality.top1_ci.low);
 	assert_true(back.heldout.nll_delta == results.heldout.nll_delta && back.heldout.documents == 8);
 	assert_int_equal(back.corpus_count, 2);
 	assert_string_equal(back.corpora[1].digest, results.corpora[1].digest);

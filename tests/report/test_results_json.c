@@ -188,6 +188,10 @@ static void evaluate_and_overlap_files_are_readable(void **state)
 	assert_int_equal(dsa_results_json_read(&back, text.data, text.bytes, "evaluate", &arena, &err), DSA_OK);
 	assert_string_equal(back.pattern, results.pattern);
 	assert_true(back.quality.kl == results.quality.kl);
+	assert_true(back.quality.kl_ci.low == results.quality.kl_ci.low &&
+	            back.quality.kl_ci.high == results.quality.kl_ci.high);
+	assert_true(back.quality.nll_delta_ci.high == results.quality.nll_delta_ci.high);
+	assert_true(back.quality.top1_ci.low == results.quality.top1_ci.low);
 	assert_int_equal(back.trace.count, 0);
 	dsa_text_release(&text);
 	dsa_overlap_json_write(&text, &results);
