@@ -28,5 +28,7 @@ DSA_CHECKED enum dsa_status dsa_work_init(struct dsa_work *work, const struct ds
  * ones only positions ≥ K. savings false (--search naive): everything costs its naive price. */
 DSA_CHECKED enum dsa_status dsa_work_count(struct dsa_work *work, int batch, const char *pattern, bool savings,
                                            struct dsa_error *err);
+/* What counting this question now would add to token_layers. */
+int64_t dsa_work_price(const struct dsa_work *work, int batch, const char *pattern, bool savings);
 
 #endif
