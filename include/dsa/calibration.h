@@ -14,7 +14,7 @@ struct dsa_calibration_options {
 	/* Racing: share of the KL budget (of the NLL budget for that objective) that search.epsilon is made of; where
 	 * none was given, of the default one. NaN: search.epsilon holds as it is. */
 	double epsilon_share;
-	/* Refinement may cost this share of the search's token-layers; NaN: none is done. */
+	/* Refinement may cost this share of the search's token-layers; NaN or 0: none is done. */
 	double refine_work;
 	/* (refined_count) ascending by S layers: what a refinement found before, to be measured instead of doing one. */
 	const char *const *refined;

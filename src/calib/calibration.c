@@ -408,7 +408,7 @@ static enum dsa_status refine(struct calibration *c, struct dsa_work *work, bool
 	if (options->refined_count)
 		return dsa_refine_known(&results->refinement, c->evaluator, &c->search, &results->trace,
 		                        options->refined, options->refined_count, c->arena, complete, c->err);
-	if (isnan(options->refine_work))
+	if (!(options->refine_work > 0))
 		return DSA_OK;
 	enum dsa_status status =
 	    dsa_refine(&results->refinement, c->evaluator, &c->search, &results->trace, options->refine_work, work,
