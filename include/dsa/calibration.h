@@ -16,7 +16,8 @@ struct dsa_calibration_options {
 	double epsilon_share;
 	/* Refinement may cost this share of the search's token-layers; NaN or 0: none is done. */
 	double refine_work;
-	/* (refined_count) ascending by S layers: what a refinement found before, to be measured instead of doing one. */
+	/* (refined_count) ascending by S layers: what a refinement found before, to be measured instead of doing one.
+	 */
 	const char *const *refined;
 	int refined_count;
 	bool budget_given;            /* false: mean KL ≤ max(0.01, 3 × noise floor) */

@@ -410,13 +410,12 @@ static enum dsa_status refine(struct calibration *c, struct dsa_work *work, bool
 		                        options->refined, options->refined_count, c->arena, complete, c->err);
 	if (!(options->refine_work > 0))
 		return DSA_OK;
-	enum dsa_status status =
-	    dsa_refine(&results->refinement, c->evaluator, &c->search, &results->trace, options->refine_work, work,
-	               options->progress, c->arena, c->err);
+	enum dsa_status status = dsa_refine(&results->refinement, c->evaluator, &c->search, &results->trace,
+	                                    options->refine_work, work, options->progress, c->arena, c->err);
 	if (!status)
 		dsa_log_line(c->options->log, DSA_LOG_INFO,
-		             "refinement: better patterns at %d of %d counts, in %d rounds",
-		             results->refinement.count, results->trace.count, results->refinement.rounds);
+		             "refinement: better patterns at %d of %d counts, in %d rounds", results->refinement.count,
+		             results->trace.count, results->refinement.rounds);
 	return status;
 }
 

@@ -137,7 +137,8 @@ static void find_ends(const struct refiner *r, const struct field *field, int *f
 	}
 }
 
-/* Lets exchanges go until batch number `at` of all that are left, and the rest of the foremost, are within the limit. */
+/* Lets exchanges go until batch number `at` of all that are left, and the rest of the foremost, are within the limit.
+ */
 static void keep_affordable(const struct refiner *r, struct field *field, int at)
 {
 	const bool savings = r->options->savings;
@@ -233,8 +234,8 @@ static enum dsa_status run_race(struct refiner *r, struct field *field, int shar
 	return DSA_OK;
 }
 
-/* Of those that ran to the end and beat the best known pattern beyond the paired standard error, the one with the lowest
- * objective; -1: none. */
+/* Of those that ran to the end and beat the best known pattern beyond the paired standard error, the one with the
+ * lowest objective; -1: none. */
 static int find_better(const struct refiner *r, const struct field *field, const struct dsa_measure *known)
 {
 	int better = -1;

@@ -27,8 +27,8 @@ struct dsa_option_row {
 extern const struct dsa_option_row dsa_option_table[]; /* (dsa_option_rows) */
 extern const int dsa_option_rows;
 
-/* A value as the command line writes it → the row's field; appended to a list; a switch: NULL or "true" on, "false" off. value must live as long as options.
- * DSA_E_USAGE with what was expected. */
+/* A value as the command line writes it → the row's field; appended to a list; a switch: NULL or "true" on, "false"
+ * off. value must live as long as options. DSA_E_USAGE with what was expected. */
 DSA_CHECKED enum dsa_status dsa_option_store(struct dsa_cli_options *options, const struct dsa_option_row *row,
                                              const char *value, struct dsa_error *err);
 

@@ -225,10 +225,10 @@ static void getopt_table(enum dsa_command command, struct option *out)
 		if (!(dsa_option_table[i].commands & ON(command)))
 			continue;
 		const enum dsa_option_kind kind = dsa_option_table[i].kind;
-		out[used++] = (struct option){.name = dsa_option_table[i].name,
-		                              .has_arg = kind == FLAG || kind == SWITCH ? no_argument
-		                                                                        : required_argument,
-		                              .val = HELP_VALUE + 1 + i};
+		out[used++] =
+		    (struct option){.name = dsa_option_table[i].name,
+		                    .has_arg = kind == FLAG || kind == SWITCH ? no_argument : required_argument,
+		                    .val = HELP_VALUE + 1 + i};
 		if (kind == SWITCH)
 			out[used++] =
 			    (struct option){.name = dsa_option_table[i].argument, .val = HELP_VALUE + 1 + ROWS + i};
@@ -244,8 +244,9 @@ static enum dsa_status refuse(enum dsa_command command, int code, const char *wo
 	if (code == ':')
 		return dsa_fail(err, DSA_E_USAGE, "%s needs a value; see 'dsacal help %s'", word, name);
 	for (int i = 0; i < ROWS; i++)
-		if (!strncmp(word, "--", 2) && (!strcmp(word + 2, dsa_option_table[i].name) ||
-		                                (dsa_option_table[i].kind == SWITCH && !strcmp(word + 2, dsa_option_table[i].argument))))
+		if (!strncmp(word, "--", 2) &&
+		    (!strcmp(word + 2, dsa_option_table[i].name) ||
+		     (dsa_option_table[i].kind == SWITCH && !strcmp(word + 2, dsa_option_table[i].argument))))
 			return dsa_fail(err, DSA_E_USAGE, "%s is no option of '%s'; see 'dsacal help %s'", word, name,
 			                name);
 	return dsa_fail(err, DSA_E_USAGE, "unknown option %s; see 'dsacal help %s'", word, name);
@@ -271,8 +272,8 @@ static enum dsa_status parse_words(struct dsa_cli_options *options, int argc, ch
 			return refuse(options->command, code, word, err);
 		}
 		const int row = code - HELP_VALUE - 1;
-		enum dsa_status status = dsa_option_store(options, &dsa_option_table[row % ROWS],
-		                                          row < ROWS ? optarg : "false", err);
+		enum dsa_status status =
+		    dsa_option_store(options, &dsa_option_table[row % ROWS], row < ROWS ? optarg : "false", err);
 		if (status)
 			return status;
 	}

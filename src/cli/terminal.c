@@ -177,8 +177,8 @@ void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_optio
 	                                  .started = now()};
 	terminal->last_line = terminal->started;
 	terminal->log = (struct dsa_log){.line = line, .context = terminal};
-	terminal->progress = (struct dsa_search_progress){
-	    .step = progress, .refine = refine_progress, .context = terminal};
+	terminal->progress =
+	    (struct dsa_search_progress){.step = progress, .refine = refine_progress, .context = terminal};
 }
 
 enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, const char *path, struct dsa_error *err)

@@ -236,8 +236,8 @@ static const struct dsa_step *step_with(const struct dsa_trace *trace, int share
 
 void html_refined(struct dsa_text *text, const struct dsa_results *results)
 {
-	const char *const columns[] = {"Kept",           "greedy KL",           "refined KL", "difference",
-	                               "greedy held-out KL", "refined held-out KL", "bounds"};
+	const char *const columns[] = {
+	    "Kept", "greedy KL", "refined KL", "difference", "greedy held-out KL", "refined held-out KL", "bounds"};
 	const struct dsa_refinement *refinement = &results->refinement;
 	if (!refinement->count)
 		return;

@@ -521,9 +521,8 @@ enum dsa_status dsa_results_json_read(struct dsa_results *results, const char *t
 	if ((status = read_head(&reader, root)) || (status = read_model(&reader, root)) ||
 	    (status = read_budget(&reader, root)) || (status = read_trace(&reader, root)) ||
 	    (status = read_best(&reader, root)) || (status = read_refined(&reader, root)) ||
-	    (status = read_corpora(&reader, root)) ||
-	    (status = read_baselines(&reader, root)) || (status = results_read_overlap(&reader, root)) ||
-	    (status = read_work_and_provenance(&reader, root)))
+	    (status = read_corpora(&reader, root)) || (status = read_baselines(&reader, root)) ||
+	    (status = results_read_overlap(&reader, root)) || (status = read_work_and_provenance(&reader, root)))
 		goto cleanup;
 cleanup:
 	json_decref(root);

@@ -145,8 +145,10 @@ static void what_is_better_within_its_error_is_not_taken(void **state)
 	assert_int_equal(r.refinement.count, 0);
 	assert_int_equal(r.refinement.rounds, 2); /* with all shared there is nothing to exchange */
 	struct dsa_arena *arena = &r.out.arena;
-	assert_int_equal(dsa_measure_pattern(&a, &toy.evaluator, "FFFF", "FFSS", DSA_CALIBRATION, 0, arena, NULL), DSA_OK);
-	assert_int_equal(dsa_measure_pattern(&b, &toy.evaluator, "FFFF", "FSSF", DSA_CALIBRATION, 0, arena, NULL), DSA_OK);
+	assert_int_equal(dsa_measure_pattern(&a, &toy.evaluator, "FFFF", "FFSS", DSA_CALIBRATION, 0, arena, NULL),
+	                 DSA_OK);
+	assert_int_equal(dsa_measure_pattern(&b, &toy.evaluator, "FFFF", "FSSF", DSA_CALIBRATION, 0, arena, NULL),
+	                 DSA_OK);
 	dsa_measure_difference(&a, &b, DSA_OBJECTIVE_KL, &difference, &se);
 	assert_true(near(difference, -0.075) && near(se, 0.275));
 	release(&r.out);
@@ -193,7 +195,8 @@ static void make_problem(struct problem *p, uint64_t seed)
 	p->share = 3 * toy_random(seed, 1, "share");
 	toy_init(&p->toy, p->reference, rugged);
 	p->toy.user = &p->seed;
-	toy_fill(&p->toy, 1 + (int)(2 * toy_random(seed, 1, "corpora")), 4 + (int)(14 * toy_random(seed, 1, "documents")));
+	toy_fill(&p->toy, 1 + (int)(2 * toy_random(seed, 1, "corpora")),
+	         4 + (int)(14 * toy_random(seed, 1, "documents")));
 }
 
 static void check_constraints(const struct problem *p, const char *pattern)
