@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 run=$(mktemp -d)/run
 trap 'rm -rf "$(dirname "$run")"' EXIT
 build/dsacal calibrate --model calib_data/demo --corpus legal=calib_data/demo/legal.jsonl.zst \
-	--corpus rag=calib_data/demo/rag.jsonl.zst --holdout 25% --host-memory 1GiB --quiet --json --out "$run" "$@" >"$run.json"
+	--corpus rag=calib_data/demo/rag.jsonl.zst --holdout 25% --host-memory 1GiB --no-refine --quiet --json --out "$run" "$@" >"$run.json"
 # Only figures that the program itself measured.
 awk -F'[:,]' '
 	/"layers":/ && !layers {layers = $2}

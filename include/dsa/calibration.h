@@ -14,6 +14,12 @@ struct dsa_calibration_options {
 	/* Racing: share of the KL budget (of the NLL budget for that objective) that search.epsilon is made of; where
 	 * none was given, of the default one. NaN: search.epsilon holds as it is. */
 	double epsilon_share;
+	/* Refinement may cost this share of the search's token-layers; NaN or 0: none is done. */
+	double refine_work;
+	/* (refined_count) ascending by S layers: what a refinement found before, to be measured instead of doing one.
+	 */
+	const char *const *refined;
+	int refined_count;
 	bool budget_given;            /* false: mean KL ≤ max(0.01, 3 × noise floor) */
 	const char *const *baselines; /* (baseline_count) patterns beside uniform-1/2 and uniform-1/4; twins once */
 	int baseline_count;

@@ -108,5 +108,9 @@ void dsa_measure_quality(const struct dsa_measure *measure, int corpus /* or DSA
 /* The objective alone (no histogram): macro mean KL or NLL and its SE. */
 enum dsa_objective { DSA_OBJECTIVE_KL, DSA_OBJECTIVE_NLL };
 void dsa_measure_objective(const struct dsa_measure *measure, enum dsa_objective objective, double *mean, double *se);
+/* Macro mean of (a's objective - b's) over the documents that both have seen, and its paired SE: the ratio estimator
+ * over the documents' differences, corpora by weight. */
+void dsa_measure_difference(const struct dsa_measure *a, const struct dsa_measure *b, enum dsa_objective objective,
+                            double *mean, double *se);
 
 #endif

@@ -39,6 +39,8 @@ DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct ds
 /* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents. True
  * when the race is over. */
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
+/* Takes a candidate out that might still be the best: no bound speaks against it. */
+void dsa_race_withdraw(struct dsa_race *race, int candidate);
 
 /* Bounds of (a's objective - b's) over the whole population from the documents that both have seen: ±HUGE_VAL where
  * these are too few. Over all looks together the truth leaves them with a chance of alpha (method.md). */

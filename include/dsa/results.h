@@ -9,6 +9,7 @@
 
 #include "dsa/metrics.h"
 #include "dsa/overlap.h"
+#include "dsa/refine.h"
 #include "dsa/search.h"
 
 struct dsa_result_corpus {
@@ -67,6 +68,8 @@ struct dsa_results {
 	struct dsa_quality base;             /* of the reference: KL 0, its NLL */
 	double noise_floor;
 	struct dsa_trace trace;
+	struct dsa_refinement refinement; /* the trace's greedy chain is apart from it */
+	double refine_work;               /* what it could cost, as a share of the search; NaN: there was none */
 	struct dsa_best *best;
 	int best_count;
 	struct dsa_result_baseline *baselines;

@@ -79,15 +79,18 @@ struct dsa_trace {
 	/* Why the emitted pattern shares no more: what the step behind it breaks; with no step behind it MAX_SHARED,
 	 * ALL_SHARED, or NONE where the knowledge of a journal ends. */
 	enum dsa_bound stopped_by;
+	enum dsa_bound end; /* what ended the trace if no step's break did: MAX_SHARED, ALL_SHARED, NONE */
 	struct dsa_quality base_calibration, base_heldout;
 	struct dsa_quality *base_by_corpus; /* (DSA_SPLITS, corpora) */
 };
 
-/* What is told meanwhile; either function may be NULL. */
+/* What is told meanwhile; any function may be NULL. */
 struct dsa_search_progress {
 	/* After every measured batch of a step, calibration batches first, then held-out ones. Step 0 is all that
 	 * precedes the search: base, noise floor, baselines (dsa_calibration_run). */
 	void (*step)(void *context, int step, int candidates, int batches_done, int batches);
+	/* The same of a round of refinement (refine.h): exchanges still in the race, at this many S layers. */
+	void (*refine)(void *context, int shared, int exchanges, int batches_done, int batches);
 	void *context;
 	void (*done)(void *context, const struct dsa_step *step); /* a step's figures are complete */
 };
@@ -118,5 +121,8 @@ enum dsa_bound dsa_budget_broken(const struct dsa_budget *budget, const struct d
 /* The same by scope: for the mean over the corpora, or the first bound that any corpus breaks. */
 enum dsa_bound dsa_budget_check(const struct dsa_budget *budget, const struct dsa_measure *measure, int topk,
                                 const char *pattern);
+/* The first bound broken on calibration documents; else HELDOUT if one is on held-out ones. */
+enum dsa_bound dsa_budget_judge(const struct dsa_budget *budget, const struct dsa_measure *calibration,
+                                const struct dsa_measure *heldout, int topk, const char *pattern);
 
 #endif

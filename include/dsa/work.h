@@ -30,5 +30,7 @@ DSA_CHECKED enum dsa_status dsa_work_count(struct dsa_work *work, int batch, con
                                            struct dsa_error *err);
 /* Counts a question that the published search would ask and a race spared. */
 void dsa_work_spare(struct dsa_work *work, int batch);
+/* What counting this question now would add to token_layers. */
+int64_t dsa_work_price(const struct dsa_work *work, int batch, const char *pattern, bool savings);
 
 #endif

@@ -65,3 +65,12 @@ enum dsa_bound dsa_budget_check(const struct dsa_budget *budget, const struct ds
 	}
 	return first;
 }
+
+enum dsa_bound dsa_budget_judge(const struct dsa_budget *budget, const struct dsa_measure *calibration,
+                                const struct dsa_measure *heldout, int topk, const char *pattern)
+{
+	enum dsa_bound broken = dsa_budget_check(budget, calibration, topk, pattern);
+	if (broken == DSA_BOUND_NONE && dsa_budget_check(budget, heldout, topk, pattern) != DSA_BOUND_NONE)
+		return DSA_BOUND_HELDOUT;
+	return broken;
+}

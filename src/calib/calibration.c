@@ -330,13 +330,16 @@ static enum dsa_status fill_shape(struct dsa_results *results, const struct dsa_
 /* What is said of the emitted pattern. */
 static void fill_emitted(struct dsa_results *results)
 {
-	const struct dsa_trace *trace = &results->trace;
+	struct dsa_trace *trace = &results->trace;
+	const struct dsa_refined *refined = dsa_refine_emit(trace, &results->refinement);
 	const struct dsa_step *step = trace->emitted >= 0 ? &trace->steps[trace->emitted] : NULL;
-	const struct dsa_quality *by_corpus = step ? step->by_corpus : trace->base_by_corpus;
-	results->pattern = step ? step->pattern : results->reference;
+	const struct dsa_quality *by_corpus = refined ? refined->by_corpus
+	                                      : step  ? step->by_corpus
+	                                              : trace->base_by_corpus;
+	results->pattern = refined ? refined->pattern : step ? step->pattern : results->reference;
 	results->base = trace->base_calibration;
-	results->quality = step ? step->calibration : trace->base_calibration;
-	results->heldout = step ? step->heldout : trace->base_heldout;
+	results->quality = refined ? refined->calibration : step ? step->calibration : trace->base_calibration;
+	results->heldout = refined ? refined->heldout : step ? step->heldout : trace->base_heldout;
 	for (int i = 0; i < results->corpus_count; i++) {
 		results->corpora[i].calibration = by_corpus[DSA_CALIBRATION * results->corpus_count + i];
 		results->corpora[i].heldout = by_corpus[DSA_HELDOUT * results->corpus_count + i];
@@ -381,6 +384,10 @@ static enum dsa_status fill_best(struct dsa_results *results, const bool *locked
 	for (int i = 0; i < trace->count; i++)
 		offer_best(results, objectives, trace->steps[i].pattern, &trace->steps[i].calibration,
 		           &trace->steps[i].heldout);
+	for (int i = 0; i < results->refinement.count; i++) {
+		const struct dsa_refined *refined = &results->refinement.best[i];
+		offer_best(results, objectives, refined->pattern, &refined->calibration, &refined->heldout);
+	}
 	for (int i = 0; i < results->baseline_count; i++) {
 		const struct dsa_result_baseline *baseline = &results->baselines[i];
 		if (keeps_locked(baseline->pattern, results->reference, locked, results->layers))
@@ -391,6 +398,27 @@ static enum dsa_status fill_best(struct dsa_results *results, const bool *locked
 		if (results->best[i].pattern)
 			results->best[results->best_count++] = results->best[i];
 	return DSA_OK;
+}
+
+/* After the search, whose work is counted by now. */
+static enum dsa_status refine(struct calibration *c, struct dsa_work *work, bool *complete)
+{
+	const struct dsa_calibration_options *options = c->options;
+	struct dsa_results *results = c->results;
+	results->refinement = (struct dsa_refinement){0};
+	results->refine_work = options->refine_work;
+	if (options->refined_count)
+		return dsa_refine_known(&results->refinement, c->evaluator, &c->search, &results->trace,
+		                        options->refined, options->refined_count, c->arena, complete, c->err);
+	if (!(options->refine_work > 0))
+		return DSA_OK;
+	enum dsa_status status = dsa_refine(&results->refinement, c->evaluator, &c->search, &results->trace,
+	                                    options->refine_work, work, options->progress, c->arena, c->err);
+	if (!status)
+		dsa_log_line(c->options->log, DSA_LOG_INFO,
+		             "refinement: better patterns at %d of %d counts, in %d rounds", results->refinement.count,
+		             results->trace.count, results->refinement.rounds);
+	return status;
 }
 
 static void fill_work(struct dsa_results *results, const struct dsa_work *work)
@@ -413,7 +441,7 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 	                        .err = err,
 	                        .search = options->search};
 	struct dsa_work work;
-	bool known = true, searched = true;
+	bool known = true, searched = true, refined = true;
 	*complete = false;
 	enum dsa_status status = check_shape(shape, err);
 	int baselines = 2;
@@ -446,9 +474,13 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 		                           &searched, err);
 	if (status)
 		return status;
-	fill_emitted(results);
 	fill_work(results, &work);
-	*complete = known && searched;
+	status = refine(&c, &work, &refined);
+	if (status)
+		return status;
+	results->work.refine_token_layers = results->refinement.token_layers;
+	fill_emitted(results);
+	*complete = known && searched && refined;
 	return fill_best(results, options->search.locked, arena, err);
 }
 

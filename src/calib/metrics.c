@@ -414,3 +414,47 @@ void dsa_measure_objective(const struct dsa_measure *measure, enum dsa_objective
 	*mean = weights > 0 ? sum / weights : (double)NAN;
 	*se = weights > 0 ? sqrt(variance) / weights : (double)NAN;
 }
+
+/* Σ of the document's figure under a, less that under b; false: one of them has not seen it. */
+static bool paired(const struct dsa_measure *a, const struct dsa_measure *b, int document, int corpus,
+                   enum figure figure, double *difference)
+{
+	const struct dsa_sums *of_a = &a->totals[document], *of_b = &b->totals[document];
+	if (a->corpus_of[document] != corpus || !of_a->tokens || !of_b->tokens)
+		return false;
+	*difference = figure_of(of_a, figure) - figure_of(of_b, figure);
+	return true;
+}
+
+void dsa_measure_difference(const struct dsa_measure *a, const struct dsa_measure *b, enum dsa_objective objective,
+                            double *mean, double *se)
+{
+	const enum figure figure = objective == DSA_OBJECTIVE_KL ? FIGURE_KL : FIGURE_NLL;
+	double weights = 0, whole = 0, variance = 0;
+	for (int c = 0; c < a->corpora; c++) {
+		const double w = a->weights[c];
+		double tokens = 0, sum = 0, squares = 0, y;
+		int documents = 0;
+		for (int d = 0; d < a->documents; d++) {
+			if (!paired(a, b, d, c, figure, &y))
+				continue;
+			documents++;
+			tokens += (double)a->totals[d].tokens;
+			sum += y;
+		}
+		if (!documents)
+			continue;
+		for (int d = 0; d < a->documents; d++) {
+			if (!paired(a, b, d, c, figure, &y))
+				continue;
+			const double rest = y - sum / tokens * (double)a->totals[d].tokens;
+			squares += rest * rest;
+		}
+		const double freedom = documents > 1 ? documents / (double)(documents - 1) : (double)NAN;
+		weights += w;
+		whole += w * (sum / tokens);
+		variance += w * w * freedom * squares / (tokens * tokens);
+	}
+	*mean = weights > 0 ? whole / weights : (double)NAN;
+	*se = weights > 0 ? sqrt(variance) / weights : (double)NAN;
+}

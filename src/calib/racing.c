@@ -180,6 +180,12 @@ static void leave(struct dsa_race *race, int candidate, double bound)
 	race->live--;
 }
 
+void dsa_race_withdraw(struct dsa_race *race, int candidate)
+{
+	assert(race->racing[candidate]);
+	leave(race, candidate, NAN);
+}
+
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 {
 	double furthest = 0;

@@ -208,9 +208,7 @@ static enum dsa_status fill_step(struct greedy *g, struct dsa_step *step, const 
 	dsa_measure_quality(heldout, DSA_ALL_CORPORA, topk, &step->heldout);
 	fill_by_corpus(g, calibration, DSA_CALIBRATION, step->by_corpus);
 	fill_by_corpus(g, heldout, DSA_HELDOUT, step->by_corpus);
-	step->broken = dsa_budget_check(budget, calibration, topk, pattern);
-	if (step->broken == DSA_BOUND_NONE && dsa_budget_check(budget, heldout, topk, pattern) != DSA_BOUND_NONE)
-		step->broken = DSA_BOUND_HELDOUT;
+	step->broken = dsa_budget_judge(budget, calibration, heldout, topk, pattern);
 	return DSA_OK;
 }
 
@@ -390,6 +388,7 @@ enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator 
 	for (int i = 0; i < trace->count; i++)
 		if (trace->steps[i].broken == DSA_BOUND_NONE)
 			trace->emitted = i;
+	trace->end = end;
 	trace->stopped_by = trace->emitted + 1 < trace->count ? trace->steps[trace->emitted + 1].broken : end;
 	return status;
 }

@@ -83,6 +83,31 @@ static const char *kept_text(struct dsa_work *work, const char *text, struct dsa
 	return copy && insert(work, all, place, copy, err) == DSA_OK ? copy : NULL;
 }
 
+/* What it costs behind the longest prefix it shares with a neighbour of its place. */
+static int64_t price_at(const struct dsa_work *work, const struct dsa_work_asked *asked, int place, int batch,
+                        const char *pattern, bool savings)
+{
+	const struct dsa_evaluator_batch *b = &work->shape->batch[batch];
+	int common = 0;
+	if (!asked || asked->count == 0 || !savings)
+		return b->tokens * work->shape->layers;
+	if (place > 0)
+		common = dsa_pattern_common(asked->texts[place - 1], pattern);
+	if (place < asked->count) {
+		int above = dsa_pattern_common(asked->texts[place], pattern);
+		common = above > common ? above : common;
+	}
+	return b->suffix * (work->shape->layers - common);
+}
+
+int64_t dsa_work_price(const struct dsa_work *work, int batch, const char *pattern, bool savings)
+{
+	const struct dsa_work_asked *asked = work->asked[batch];
+	bool found = false;
+	int place = asked ? place_of(asked, pattern, &found) : 0;
+	return found ? 0 : price_at(work, asked, place, batch, pattern, savings);
+}
+
 enum dsa_status dsa_work_count(struct dsa_work *work, int batch, const char *pattern, bool savings,
                                struct dsa_error *err)
 {
@@ -96,22 +121,14 @@ enum dsa_status dsa_work_count(struct dsa_work *work, int batch, const char *pat
 	if (found)
 		return DSA_OK;
 
-	int common = 0;
-	if (place > 0)
-		common = dsa_pattern_common(asked->texts[place - 1], pattern);
-	if (place < asked->count) {
-		int above = dsa_pattern_common(asked->texts[place], pattern);
-		common = above > common ? above : common;
-	}
-	bool first = asked->count == 0;
+	const int64_t price = price_at(work, asked, place, batch, pattern, savings);
 	const char *text = kept_text(work, pattern, err);
 	if (!text || insert(work, asked, place, text, err) != DSA_OK)
 		return DSA_E_MEMORY;
 
 	const struct dsa_evaluator_batch *b = &shape->batch[batch];
-	int64_t naive = b->tokens * shape->layers;
-	work->naive += naive;
-	work->token_layers += first || !savings ? naive : b->suffix * (shape->layers - common);
+	work->naive += b->tokens * shape->layers;
+	work->token_layers += price;
 	work->head_tokens += b->scored;
 	return DSA_OK;
 }

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "commands.h"
@@ -41,6 +42,8 @@ static enum dsa_status search_options(struct dsa_session *session, struct dsa_ca
 	               .delta = options->delta,
 	               .locked = locked},
 	    .epsilon_share = options->epsilon,
+	    /* A naive search is there to be compared with. */
+	    .refine_work = options->refine && strcmp(options->search, "naive") != 0 ? options->refine_work : NAN,
 	    .baseline_count = options->baseline.count,
 	    .seed = (uint64_t)options->seed,
 	    .overlap = true,

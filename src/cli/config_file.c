@@ -186,6 +186,7 @@ static const char *expected_type(const struct dsa_option_row *row, const struct 
 	case PERCENT:
 		return scalar && dsa_option_share(node->text, &real) ? NULL : "a share, such as 20% or 0.2";
 	case FLAG:
+	case SWITCH:
 		return scalar && !node->quoted && (!strcmp(node->text, "true") || !strcmp(node->text, "false"))
 		           ? NULL
 		           : "true or false";
@@ -210,7 +211,7 @@ static enum dsa_status read_option(struct dsa_cli_options *options, const struct
 	if (expected)
 		return wrong(node, place, row->name, expected, err);
 	if (row->kind == FLAG && !strcmp(node->text, "false"))
-		return DSA_OK; /* every flag's default */
+		return DSA_OK; /* every flag's default, which a switch need not have */
 	if (dsa_option_store(options, row, node->text, NULL))
 		return wrong(node, place, row->name, row->argument, err);
 	return DSA_OK;
@@ -298,6 +299,7 @@ static void write_value(FILE *out, const struct dsa_cli_options *options, const 
 			fprintf(out, "%.17g", *(const double *)from);
 		break;
 	case FLAG:
+	case SWITCH:
 		fputs(*(const bool *)from ? "true" : "false", out);
 		break;
 	}

@@ -246,6 +246,16 @@ static double journal_bytes(const struct dry_run *dry)
 	       dry->probe.overlap_bytes * (double)dry->plan.overlaps;
 }
 
+/* Token-layers that refinement may take after a full trace. */
+static double refine_most(const struct dry_run *dry)
+{
+	const struct dsa_cli_options *options = dry->session->options;
+	const bool refines =
+	    options->command == DSA_CMD_CALIBRATE && options->refine && strcmp(options->search, "naive") != 0;
+	return refines ? options->refine_work * (double)dry->plan.token_layers : 0;
+}
+
+/* Without refinement, which stops where it is told to. */
 static double seconds(const struct dry_run *dry, bool most)
 {
 	return dry->load_seconds + dsa_plan_seconds(&dry->plan, &dry->probe.rates, most);
@@ -285,14 +295,16 @@ static void write_corpora(struct dsa_json_writer *json, const struct dry_run *dr
 	dsa_json_end(json);
 }
 
-static void write_search(struct dsa_json_writer *json, const struct dsa_plan *plan)
+static void write_search(struct dsa_json_writer *json, const struct dry_run *dry)
 {
+	const struct dsa_plan *plan = &dry->plan;
 	dsa_json_object(json, "search");
 	dsa_json_put_int(json, "candidate_layers", plan->candidates);
 	dsa_json_put_int(json, "evaluations", plan->evaluations);
 	dsa_json_put_int(json, "token_layers_least", plan->token_layers);
 	dsa_json_put_int(json, "token_layers_most", plan->most);
 	dsa_json_put_int(json, "token_layers_naive", plan->naive);
+	dsa_json_put_real(json, "refine_token_layers_most", floor(refine_most(dry)));
 	dsa_json_end(json);
 }
 
@@ -342,7 +354,7 @@ static void write_json(struct dsa_text *text, const struct dry_run *dry)
 	dsa_json_put_text(&json, "command", dsa_cli_commands[options->command].name);
 	write_corpora(&json, dry);
 	if (options->command == DSA_CMD_CALIBRATE)
-		write_search(&json, &dry->plan);
+		write_search(&json, dry);
 	write_memory(&json, dry);
 	dsa_json_object(&json, "disk");
 	dsa_json_put_uint(&json, "tokens", dry->spool_bytes);
@@ -440,6 +452,9 @@ static void write_text(struct dsa_text *text, const struct dry_run *dry)
 		                "search", plan->candidates, dry->shape->layers, (long long)plan->evaluations);
 		dsa_text_printf(text, "%-13s %.3g token-layers with every state kept, %.3g with none, %.3g naive\n",
 		                "work", (double)plan->token_layers, (double)plan->most, (double)plan->naive);
+		if (refine_most(dry) > 0)
+			dsa_text_printf(text, "%-13s up to %.3g token-layers more, not in the time below\n",
+			                "refinement", refine_most(dry));
 	}
 	add_memory(text, dry);
 	dsa_text_printf(text, "%-13s ", "disk");

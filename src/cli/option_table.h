@@ -11,7 +11,7 @@
 
 #include "options.h"
 
-enum dsa_option_kind { TEXT, LIST, COUNT, SIZE, REAL, PERCENT, FLAG, CHOICE };
+enum dsa_option_kind { TEXT, LIST, COUNT, SIZE, REAL, PERCENT, FLAG, SWITCH, CHOICE };
 
 #define DSA_OPTION_OF(command) (1u << (command))
 
@@ -19,7 +19,7 @@ struct dsa_option_row {
 	const char *name;
 	enum dsa_option_kind kind;
 	size_t offset;
-	const char *argument; /* CHOICE: "a|b|c" */
+	const char *argument; /* CHOICE: "a|b|c"; SWITCH: the name that turns it off */
 	const char *help;
 	unsigned commands;
 	bool configured; /* shapes the run: written into config.yaml */
@@ -27,8 +27,8 @@ struct dsa_option_row {
 extern const struct dsa_option_row dsa_option_table[]; /* (dsa_option_rows) */
 extern const int dsa_option_rows;
 
-/* A value as the command line writes it → the row's field; appended to a list. value must live as long as options.
- * DSA_E_USAGE with what was expected. */
+/* A value as the command line writes it → the row's field; appended to a list; a switch: NULL or "true" on, "false"
+ * off. value must live as long as options. DSA_E_USAGE with what was expected. */
 DSA_CHECKED enum dsa_status dsa_option_store(struct dsa_cli_options *options, const struct dsa_option_row *row,
                                              const char *value, struct dsa_error *err);
 

@@ -44,6 +44,10 @@ const struct dsa_option_row dsa_option_table[] = {
      ON(DSA_CMD_CALIBRATE), true},
     {"epsilon", PERCENT, AT(epsilon), "P%", "racing: share of the budget that a flip may miss the best by (default 2%)",
      ON(DSA_CMD_CALIBRATE), true},
+    {"refine", SWITCH, AT(refine), "no-refine",
+     "after the search, look for better patterns by exchanging layers (default: on)", ON(DSA_CMD_CALIBRATE), true},
+    {"refine-work", REAL, AT(refine_work), "X", "most it may cost, as a multiple of the search's work (default 1)",
+     ON(DSA_CMD_CALIBRATE), true},
     {"full-trace", FLAG, AT(full_trace), NULL, "go on past the budget to the last layer",
      ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_SOLVE), true},
     {"holdout", PERCENT, AT(holdout), "P%", "share of documents the search never sees", ON(DSA_CMD_CALIBRATE), true},
@@ -57,8 +61,9 @@ const struct dsa_option_row dsa_option_table[] = {
     {"context", COUNT, AT(context), "N", "cut documents to N tokens (default: the model's maximum)", MEASURING, true},
     {"max-tokens", COUNT, AT(max_tokens), "N", "read at most about N tokens of each corpus", MEASURING, true},
     {"batch-tokens", COUNT, AT(batch_tokens), "N",
-     "tokens of documents that run together (default 4096, on a GPU 32768, less for a race of few documents); changes "
-     "no figure of a pattern",
+     "tokens of documents that run together (default 4096, on a GPU 32768, less for a race of few documents); races "
+     "look "
+     "after each batch",
      MEASURING, true},
     {"seed", COUNT, AT(seed), "N", "of the noise floor and the order of documents", MEASURING, true},
     {"indexer-precision", CHOICE, AT(indexer_precision), "f32", "arithmetic of the indexer", MEASURING, true},
@@ -144,6 +149,7 @@ static const char *expected_value(const struct dsa_option_row *row)
 	case CHOICE:
 	case LIST:
 	case FLAG:
+	case SWITCH:
 		break;
 	}
 	return row->argument;
@@ -184,6 +190,9 @@ enum dsa_status dsa_option_store(struct dsa_cli_options *options, const struct d
 	case FLAG:
 		*(bool *)to = true;
 		break;
+	case SWITCH:
+		*(bool *)to = !value || strcmp(value, "false") != 0;
+		break;
 	}
 	if (!good)
 		return dsa_fail(err, DSA_E_USAGE, "--%s: found '%s', expected %s", row->name, value,
@@ -200,6 +209,8 @@ static void set_defaults(struct dsa_cli_options *options, enum dsa_command comma
 	                                    .holdout = 0.2,
 	                                    .delta = 0.01,
 	                                    .epsilon = 0.02,
+	                                    .refine = true,
+	                                    .refine_work = 1,
 	                                    .budget_kl = NAN,
 	                                    .budget_nll = NAN,
 	                                    .budget_kl_p99 = NAN,
@@ -217,10 +228,14 @@ static void getopt_table(enum dsa_command command, struct option *out)
 	for (int i = 0; i < ROWS; i++) {
 		if (!(dsa_option_table[i].commands & ON(command)))
 			continue;
+		const enum dsa_option_kind kind = dsa_option_table[i].kind;
 		out[used++] =
 		    (struct option){.name = dsa_option_table[i].name,
-		                    .has_arg = dsa_option_table[i].kind == FLAG ? no_argument : required_argument,
+		                    .has_arg = kind == FLAG || kind == SWITCH ? no_argument : required_argument,
 		                    .val = HELP_VALUE + 1 + i};
+		if (kind == SWITCH)
+			out[used++] =
+			    (struct option){.name = dsa_option_table[i].argument, .val = HELP_VALUE + 1 + ROWS + i};
 	}
 	out[used++] = (struct option){.name = "help", .has_arg = no_argument, .val = HELP_VALUE};
 	out[used] = (struct option){0};
@@ -233,7 +248,9 @@ static enum dsa_status refuse(enum dsa_command command, int code, const char *wo
 	if (code == ':')
 		return dsa_fail(err, DSA_E_USAGE, "%s needs a value; see 'dsacal help %s'", word, name);
 	for (int i = 0; i < ROWS; i++)
-		if (!strncmp(word, "--", 2) && !strcmp(word + 2, dsa_option_table[i].name))
+		if (!strncmp(word, "--", 2) &&
+		    (!strcmp(word + 2, dsa_option_table[i].name) ||
+		     (dsa_option_table[i].kind == SWITCH && !strcmp(word + 2, dsa_option_table[i].argument))))
 			return dsa_fail(err, DSA_E_USAGE, "%s is no option of '%s'; see 'dsacal help %s'", word, name,
 			                name);
 	return dsa_fail(err, DSA_E_USAGE, "unknown option %s; see 'dsacal help %s'", word, name);
@@ -242,7 +259,7 @@ static enum dsa_status refuse(enum dsa_command command, int code, const char *wo
 static enum dsa_status parse_words(struct dsa_cli_options *options, int argc, char **argv, bool *help,
                                    struct dsa_error *err)
 {
-	struct option known[ROWS + 2];
+	struct option known[2 * ROWS + 2];
 	getopt_table(options->command, known);
 	optind = 0; /* glibc: start anew, also when called twice */
 	for (;;) {
@@ -258,8 +275,9 @@ static enum dsa_status parse_words(struct dsa_cli_options *options, int argc, ch
 			const char *word = optind > before ? argv[optind - 1] : argv[before < argc ? before : argc - 1];
 			return refuse(options->command, code, word, err);
 		}
+		const int row = code - HELP_VALUE - 1;
 		enum dsa_status status =
-		    dsa_option_store(options, &dsa_option_table[code - HELP_VALUE - 1], optarg, err);
+		    dsa_option_store(options, &dsa_option_table[row % ROWS], row < ROWS ? optarg : "false", err);
 		if (status)
 			return status;
 	}
@@ -302,9 +320,9 @@ static void help_options(enum dsa_command command)
 		if (!(dsa_option_table[i].commands & ON(command)))
 			continue;
 		char left[96];
-		snprintf(left, sizeof left, "--%s%s%s", dsa_option_table[i].name,
-		         dsa_option_table[i].argument ? " " : "",
-		         dsa_option_table[i].argument ? dsa_option_table[i].argument : "");
+		const char *behind = dsa_option_table[i].argument;
+		const char *between = dsa_option_table[i].kind == SWITCH ? ", --" : behind ? " " : "";
+		snprintf(left, sizeof left, "--%s%s%s", dsa_option_table[i].name, between, behind ? behind : "");
 		if (strlen(left) > 30)
 			printf("  %s\n  %-30s  %s\n", left, "", dsa_option_table[i].help);
 		else

@@ -47,6 +47,8 @@ struct dsa_cli_options {
 	const char *max_shared; /* "N" or "P%" */
 	const char *scope, *objective, *search;
 	double delta, epsilon; /* racing's: a chance; a share of the budget */
+	bool refine;
+	double refine_work; /* a multiple of the search's work */
 	bool full_trace, resume;
 	const char *force_full, *pp_starts;
 	int64_t pp;

@@ -67,6 +67,21 @@ static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibra
 	return DSA_OK;
 }
 
+/* What the run's refinement found. */
+static enum dsa_status known_refined(struct replay *replay, struct dsa_calibration_options *how, struct dsa_error *err)
+{
+	const struct dsa_refinement *refinement = &replay->before.refinement;
+	const char **patterns =
+	    dsa_arena_alloc(&replay->arena, (size_t)refinement->count, sizeof *patterns, "refinement", err);
+	if (!patterns)
+		return DSA_E_MEMORY;
+	for (int i = 0; i < refinement->count; i++)
+		patterns[i] = refinement->best[i].pattern;
+	how->refined = patterns;
+	how->refined_count = refinement->count;
+	return DSA_OK;
+}
+
 /* A text option as the journal keeps it: quoted, or null. */
 static enum dsa_status option_of_run(struct replay *replay, const char *name, const char **out, struct dsa_error *err)
 {
@@ -108,6 +123,7 @@ static void keep_description(struct dsa_results *now, const struct dsa_results *
 	now->heldout = measured.heldout;
 	now->base = measured.base;
 	now->trace = measured.trace;
+	now->refinement = measured.refinement;
 	now->best = measured.best;
 	now->best_count = measured.best_count;
 	now->baselines = measured.baselines;
@@ -132,6 +148,7 @@ static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options
 	struct dsa_calibration_options how = {
 	    .search = {.objective = objective, .full_trace = options->full_trace, .savings = true, .locked = locked},
 	    .epsilon_share = NAN,
+	    .refine_work = NAN,
 	    .seed = replay->before.seed,
 	    .log = log};
 	/* The run's own race whatever the budget is now: other rules would ask what it never measured. */
@@ -150,6 +167,8 @@ static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options
 		how.search.budget.scope = replay->before.budget.scope;
 	if (!status)
 		status = known_baselines(replay, &how, err);
+	if (!status)
+		status = known_refined(replay, &how, err);
 	if (!status)
 		status = dsa_calibration_run(results, replay->evaluator, &how, &replay->arena, &complete, err);
 	if (!status && !complete)

@@ -44,6 +44,20 @@ static void add_corpora(struct dsa_text *text, const struct dsa_results *results
 	}
 }
 
+static void add_refined(struct dsa_text *text, const struct dsa_results *results)
+{
+	const struct dsa_refinement *refinement = &results->refinement;
+	if (!refinement->count)
+		return;
+	dsa_text_printf(text, "%-13s better than greedy at", "refinement");
+	for (int i = 0; i < refinement->count; i++) {
+		dsa_text_printf(text, "%s %d shared (KL ", i ? "," : "", refinement->best[i].shared);
+		dsa_text_figure(text, refinement->best[i].calibration.kl);
+		dsa_text_printf(text, ")");
+	}
+	dsa_text_add(text, "\n");
+}
+
 static void add_work(struct dsa_text *text, const struct dsa_results *results)
 {
 	const struct dsa_result_work *work = &results->work;
@@ -54,6 +68,8 @@ static void add_work(struct dsa_text *text, const struct dsa_results *results)
 		dsa_text_printf(text, "; %.3g run in all, with a pool of %.0f MiB",
 		                (double)results->provenance.executed,
 		                (double)results->provenance.host_memory / 1048576.0);
+	if (work->refine_token_layers)
+		dsa_text_printf(text, "; refinement %.3g more", (double)work->refine_token_layers);
 	dsa_text_printf(text, "; %.1f s, %.0f MiB at most\n", work->seconds,
 	                (double)results->provenance.peak_memory / 1048576.0);
 }
@@ -69,6 +85,7 @@ enum dsa_status dsa_print_results(const struct dsa_results *results, const char 
 	int shared = dsa_pattern_shared(results->pattern);
 	dsa_text_printf(&text, "%-13s %d of %d layers share (%d keep their indexer), stopped by %s\n", "shared", shared,
 	                results->layers, results->layers - shared, dsa_bound_name(results->trace.stopped_by));
+	add_refined(&text, results);
 	add_quality(&text, "calibration", &results->quality);
 	add_corpora(&text, results);
 	add_quality(&text, "held out", &results->heldout);

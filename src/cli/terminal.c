@@ -115,15 +115,14 @@ static void show_time(char *out, size_t room, double seconds)
 		snprintf(out, room, "%d:%02d", s / 60, s % 60);
 }
 
-/* Candidates shrink by one each step, so a step's rate foretells the rest of a full trace. */
-static void progress(void *context, int step, int candidates, int done, int batches)
+/* what: of the line, as "step 3, 12 candidates". part: another one than last time starts the clock of what is left. */
+static void show_progress(struct dsa_terminal *terminal, int part, const char *what, int done, int batches)
 {
-	struct dsa_terminal *terminal = context;
 	if (terminal->silent_progress || terminal->quiet)
 		return;
 	double t = now();
-	if (step != terminal->step) {
-		terminal->step = step;
+	if (part != terminal->step || done < terminal->step_batches_done) {
+		terminal->step = part;
 		terminal->step_started = t;
 		terminal->step_batches_done = done;
 	}
@@ -141,13 +140,28 @@ static void progress(void *context, int step, int candidates, int done, int batc
 		for (int i = 0; i < WIDTH; i++)
 			bar[i] = i < full ? '#' : '.';
 		bar[WIDTH] = 0;
-		fprintf(stderr, "\r\033[Kstep %d, %d candidates [%s] %d/%d batches, %s%s%s", step, candidates, bar,
-		        done, batches, spent, *left ? ", step ends in " : "", left);
+		fprintf(stderr, "\r\033[K%s [%s] %d/%d batches, %s%s%s", what, bar, done, batches, spent,
+		        *left ? ", step ends in " : "", left);
 		terminal->drawn = true;
 	} else if (done == batches || t - terminal->last_line >= 10) {
 		terminal->last_line = t;
-		fprintf(stderr, "[%s] step %d: %d candidates, %d/%d batches\n", spent, step, candidates, done, batches);
+		fprintf(stderr, "[%s] %s, %d/%d batches\n", spent, what, done, batches);
 	}
+}
+
+static void progress(void *context, int step, int candidates, int done, int batches)
+{
+	char what[64];
+	snprintf(what, sizeof what, "step %d: %d candidates", step, candidates);
+	show_progress(context, step, what, done, batches);
+}
+
+static void refine_progress(void *context, int shared, int exchanges, int done, int batches)
+{
+	char what[64];
+	snprintf(what, sizeof what, "refining %d shared: %d exchanges", shared, exchanges);
+	/* Steps count upwards from 0. */
+	show_progress(context, -2 - shared, what, done, batches);
 }
 
 void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_options *options)
@@ -163,7 +177,8 @@ void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_optio
 	                                  .started = now()};
 	terminal->last_line = terminal->started;
 	terminal->log = (struct dsa_log){.line = line, .context = terminal};
-	terminal->progress = (struct dsa_search_progress){.step = progress, .context = terminal};
+	terminal->progress =
+	    (struct dsa_search_progress){.step = progress, .refine = refine_progress, .context = terminal};
 }
 
 enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, const char *path, struct dsa_error *err)

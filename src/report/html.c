@@ -142,6 +142,7 @@ static void write_curve(struct dsa_text *text, const struct dsa_results *results
 	dsa_svg_curve(text, results, false);
 	dsa_text_add(text, "</div>\n");
 	html_steps(text, results);
+	html_refined(text, results);
 	dsa_text_add(text, "</section>\n");
 	if (!results->trace.count || !results->trace.steps[0].candidate_count)
 		return;

@@ -20,6 +20,7 @@ void html_count(struct dsa_text *text, int64_t value);
 void html_tiles(struct dsa_text *text, const struct dsa_results *results);
 void html_baselines(struct dsa_text *text, const struct dsa_results *results);
 void html_steps(struct dsa_text *text, const struct dsa_results *results);
+void html_refined(struct dsa_text *text, const struct dsa_results *results);
 void html_corpora(struct dsa_text *text, const struct dsa_results *results);
 void html_positions(struct dsa_text *text, const struct dsa_results *results);
 void html_gain(struct dsa_text *text, const struct dsa_results *results);

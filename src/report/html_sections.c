@@ -233,6 +233,44 @@ void html_steps(struct dsa_text *text, const struct dsa_results *results)
 	dsa_text_add(text, "<p class=\"soft\">Every candidate of every step is in trace.csv.</p>\n");
 }
 
+static const struct dsa_step *step_with(const struct dsa_trace *trace, int shared)
+{
+	for (int i = 0; i < trace->count; i++)
+		if (dsa_pattern_shared(trace->steps[i].pattern) == shared)
+			return &trace->steps[i];
+	return NULL;
+}
+
+void html_refined(struct dsa_text *text, const struct dsa_results *results)
+{
+	const char *const columns[] = {
+	    "Kept", "greedy KL", "refined KL", "difference", "greedy held-out KL", "refined held-out KL", "bounds"};
+	const struct dsa_refinement *refinement = &results->refinement;
+	if (!refinement->count)
+		return;
+	dsa_text_add(text, "<h3>Better than greedy at the same number of indexers</h3>\n");
+	TABLE_BEGIN(text, "Patterns found by exchanging layers", columns);
+	for (int i = 0; i < refinement->count; i++) {
+		const struct dsa_refined *refined = &refinement->best[i];
+		const struct dsa_step *step = step_with(&results->trace, refined->shared);
+		bool emitted = !strcmp(refined->pattern, results->pattern);
+		dsa_text_add(text, emitted ? "<tr class=\"emitted\">" : "<tr>");
+		dsa_text_printf(text, "<td>%d</td>", results->layers - refined->shared);
+		html_figure_cell(text, step ? step->calibration.kl : NAN);
+		html_measure_cell(text, refined->calibration.kl, refined->calibration.kl_se);
+		html_measure_cell(text, refined->difference, refined->difference_se);
+		html_figure_cell(text, step && step->heldout.documents ? step->heldout.kl : NAN);
+		html_measure_cell(text, refined->heldout.documents ? refined->heldout.kl : NAN, refined->heldout.kl_se);
+		dsa_text_add(text, "<td>");
+		if (refined->broken)
+			dsa_text_printf(text, "breaks %s", dsa_bound_name(refined->broken));
+		else
+			dsa_text_add(text, emitted ? "holds, emitted" : "holds");
+		dsa_text_add(text, "</td></tr>\n");
+	}
+	table_end(text);
+}
+
 void html_corpora(struct dsa_text *text, const struct dsa_results *results)
 {
 	const char *const figures[] = {"Corpus",           quality_columns[0], quality_columns[1], quality_columns[2],

@@ -248,6 +248,20 @@ static void put_search(struct writer *writer, const struct dsa_results *results)
 		map_end(writer);
 	}
 	list_end(writer);
+	if (!results->refinement.count)
+		return;
+	list_begin(writer, "refined", false);
+	for (int i = 0; i < results->refinement.count; i++) {
+		const struct dsa_refined *refined = &results->refinement.best[i];
+		map_begin(writer, NULL, true);
+		put_int(writer, "shared", refined->shared);
+		put_text(writer, "pattern", refined->pattern);
+		put_real(writer, "kl", refined->calibration.kl);
+		put_real(writer, "kl_se", refined->calibration.kl_se);
+		put_real(writer, "heldout_kl", refined->heldout.documents ? refined->heldout.kl : NAN);
+		map_end(writer);
+	}
+	list_end(writer);
 }
 
 static void put_gain(struct writer *writer, const struct dsa_results *results)

@@ -220,6 +220,25 @@ static void put_best(struct dsa_json_writer *writer, const struct dsa_results *r
 	dsa_json_end(writer);
 }
 
+/* What exchanging layers found: only counts at which it beat greedy's pattern. */
+static void put_refined(struct dsa_json_writer *writer, const struct dsa_results *results)
+{
+	dsa_json_array(writer, "refined");
+	for (int i = 0; i < results->refinement.count; i++) {
+		const struct dsa_refined *refined = &results->refinement.best[i];
+		dsa_json_object(writer, NULL);
+		dsa_json_put_int(writer, "shared", refined->shared);
+		dsa_json_put_text(writer, "pattern", refined->pattern);
+		dsa_json_put_real(writer, "difference", refined->difference);
+		dsa_json_put_real(writer, "difference_se", refined->difference_se);
+		dsa_json_put_text(writer, "broken", refined->broken ? dsa_bound_name(refined->broken) : NULL);
+		put_quality(writer, "calibration", &refined->calibration);
+		put_quality(writer, "heldout", &refined->heldout);
+		dsa_json_end(writer);
+	}
+	dsa_json_end(writer);
+}
+
 static void put_corpora(struct dsa_json_writer *writer, const struct dsa_results *results, struct dsa_text *scratch)
 {
 	dsa_json_object(writer, "corpora");
@@ -369,6 +388,7 @@ static void put_settings(struct dsa_json_writer *writer, const struct dsa_result
 	dsa_json_put_text(writer, "search", results->search);
 	dsa_json_put_real(writer, "delta", results->delta);
 	dsa_json_put_real(writer, "epsilon", results->epsilon);
+	dsa_json_put_real(writer, "refine_work", results->refine_work > 0 ? results->refine_work : (double)NAN);
 	dsa_json_put_text(writer, "objective", results->objective == DSA_OBJECTIVE_NLL ? "nll" : "kl");
 	put_budget(writer, results);
 }
@@ -396,6 +416,7 @@ void dsa_results_json_write(struct dsa_text *text, const struct dsa_results *res
 	dsa_json_end(&writer);
 	dsa_json_put_int(&writer, "emitted_step", results->trace.emitted + 1);
 	put_best(&writer, results);
+	put_refined(&writer, results);
 	put_quality(&writer, "quality", &results->quality);
 	put_quality(&writer, "heldout", &results->heldout);
 	put_corpora(&writer, results, &scratch);

@@ -292,6 +292,44 @@ static enum dsa_status read_best(const struct results_reader *reader, const json
 	return DSA_OK;
 }
 
+static enum dsa_status read_refined(const struct results_reader *reader, const json_t *root)
+{
+	enum dsa_status status;
+	const json_t *entries;
+	char inner[READER_PLACE];
+	struct dsa_refinement *refinement = &reader->results->refinement;
+	size_t most = (size_t)reader->results->layers;
+	if ((status = reader_array(reader, root, reader->place, "refined", most, &entries)) || !entries)
+		return status;
+	size_t count = json_array_size(entries);
+	if (!count)
+		return DSA_OK;
+	refinement->best = dsa_arena_alloc(reader->arena, count, sizeof *refinement->best, "refinement", reader->err);
+	if (!refinement->best)
+		return DSA_E_MEMORY;
+	refinement->count = (int)count;
+	reader_below(inner, reader->place, "refined");
+	for (size_t i = 0; i < count; i++) {
+		const json_t *object = json_array_get(entries, i);
+		struct dsa_refined *refined = &refinement->best[i];
+		if (!json_is_object(object))
+			return reader_wrong_type(reader, inner, "an entry", object, "an object");
+		if ((status = reader_int(reader, object, inner, "shared", 0, reader->results->layers, 0,
+		                         &refined->shared)) ||
+		    (status = reader_pattern(reader, object, inner, "pattern", &refined->pattern)) ||
+		    (status = dsa_json_real(object, inner, "difference", NAN, &refined->difference, reader->err)) ||
+		    (status =
+		         dsa_json_real(object, inner, "difference_se", NAN, &refined->difference_se, reader->err)) ||
+		    (status = read_bound(reader, object, inner, "broken", &refined->broken)) ||
+		    (status = read_quality(reader, object, inner, "calibration", &refined->calibration)) ||
+		    (status = read_quality(reader, object, inner, "heldout", &refined->heldout)))
+			return status;
+		if (!refined->pattern)
+			return dsa_fail(reader->err, DSA_E_INPUT, "%s: an entry has no pattern", inner);
+	}
+	return DSA_OK;
+}
+
 static enum dsa_status read_corpus(const struct results_reader *reader, const json_t *object, const char *place,
                                    struct dsa_result_corpus *corpus)
 {
@@ -461,6 +499,7 @@ static enum dsa_status read_head(const struct results_reader *reader, const json
 	    (status = reader_text(reader, root, reader->place, "search", &results->search)) ||
 	    (status = dsa_json_real(root, reader->place, "delta", NAN, &results->delta, reader->err)) ||
 	    (status = dsa_json_real(root, reader->place, "epsilon", NAN, &results->epsilon, reader->err)) ||
+	    (status = dsa_json_real(root, reader->place, "refine_work", NAN, &results->refine_work, reader->err)) ||
 	    (status = reader_int(reader, root, reader->place, "context", 0, INT_MAX, 0, &results->context)) ||
 	    (status = reader_uint(reader, root, reader->place, "seed", &results->seed)) ||
 	    (status = dsa_json_real(root, reader->place, "holdout", NAN, &results->holdout, reader->err)) ||
@@ -500,9 +539,9 @@ enum dsa_status dsa_results_json_read(struct dsa_results *results, const char *t
 		return status;
 	if ((status = read_head(&reader, root)) || (status = read_model(&reader, root)) ||
 	    (status = read_budget(&reader, root)) || (status = read_trace(&reader, root)) ||
-	    (status = read_best(&reader, root)) || (status = read_corpora(&reader, root)) ||
-	    (status = read_baselines(&reader, root)) || (status = results_read_overlap(&reader, root)) ||
-	    (status = read_work_and_provenance(&reader, root)))
+	    (status = read_best(&reader, root)) || (status = read_refined(&reader, root)) ||
+	    (status = read_corpora(&reader, root)) || (status = read_baselines(&reader, root)) ||
+	    (status = results_read_overlap(&reader, root)) || (status = read_work_and_provenance(&reader, root)))
 		goto cleanup;
 cleanup:
 	json_decref(root);

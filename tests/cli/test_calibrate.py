@@ -279,7 +279,7 @@ def test_held_out_documents_refuse_a_deeper_pattern_that_few_calibration_documen
 
 
 def test_naive_search_gives_the_same_figures():
-    options = ("--budget-kl-p99", 2.2, "--full-trace", "--search", "exact")
+    options = ("--budget-kl-p99", 2.2, "--full-trace", "--search", "exact", "--no-refine")  # naive does not refine
     for source in (GLM, SHARED):
         exact = results(calibrate(*options, source=source))
         naive = results(calibrate(*options, "--search", "naive", source=source))
@@ -630,6 +630,41 @@ def test_solve_warns_where_the_trace_ends():
     done = good("solve", out, "--max-shared", 3, "--json")
     expect("--full-trace" in done.err, f"no warning: {done}")
     equal(done.json()["pattern"].count("S"), 1, "as far as the trace goes")
+
+
+def test_solve_reads_what_refinement_found():
+    """A run that ends after one step knows one pattern of two shared, a baseline, which is passed off as refined."""
+    out = calibrate("--max-shared", 1, "--holdout", 0, "--no-refine")
+    found = results(out)
+    bounds = ("--budget-kl", 5, "--json")
+    alone = good("solve", out, *bounds).json()
+    equal(alone["pattern"], found["trace"][0]["pattern"], "the journal knows one step")
+    write(json.dumps({**found, "refined": [{"shared": 2, "pattern": "FSFS"}]}), out, "results.json")
+    solved = good("solve", out, *bounds).json()
+    equal(solved["pattern"], "FSFS", "the deepest that holds")
+    equal(solved["quality"]["kl"], found["baselines"]["uniform-1/2"]["kl"], "its figures, from the journal")
+    equal(solved["trace"], alone["trace"], "greedy's chain")
+    equal([r["shared"] for r in solved["refined"]], [2], "refined")
+    equal(good("solve", out, "--max-shared", 1, "--json").json()["pattern"], alone["pattern"], "what shares too much")
+    # Of equal count, only what is better than greedy's.
+    flip = found["trace"][0]["flip"]
+    worse = "F" + "".join("S" if layer == flip % 3 + 1 else "F" for layer in (1, 2, 3))
+    write(json.dumps({**found, "refined": [{"shared": 1, "pattern": worse}]}), out, "results.json")
+    solved = good("solve", out, *bounds).json()
+    equal((solved["pattern"], solved["refined"]), (alone["pattern"], []), "not better than greedy's")
+    for wrong in ({"shared": 2}, {"pattern": "FSS"}, {"pattern": "FXSS"}, 7):
+        write(json.dumps({**found, "refined": [wrong]}), out, "results.json")
+        refused(run("solve", out), 3, "results.json", "refined")
+
+
+def test_refinement_can_be_turned_off_and_changes_no_greedy_step():
+    off, on = results(calibrate("--full-trace", "--no-refine")), results(calibrate("--full-trace"))
+    equal((off["refine_work"], off["refined"], off["work"]["refine_token_layers"]), (None, [], 0), "off")
+    equal(off["trace"], on["trace"], "greedy's chain")
+    equal(off["work"]["token_layers"], on["work"]["token_layers"], "greedy's work")
+    expect(0 < on["work"]["refine_token_layers"] <= on["work"]["token_layers"], f"refinement's work: {on['work']}")
+    small = results(calibrate("--full-trace", "--refine-work", 0.01))["work"]
+    expect(small["refine_token_layers"] <= 0.01 * small["token_layers"], f"--refine-work 0.01: {small}")
 
 
 def test_solve_keeps_the_runs_objective_and_constraints():

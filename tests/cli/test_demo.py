@@ -54,7 +54,7 @@ def corpus_words(names):
 
 def calibrate(names, out):
     run("calibrate", "--model", DEMO, *corpus_words(names), "--holdout", "25%", "--host-memory", "1GiB", "--full-trace",
-        "--search", "exact", "--out", out)
+        "--search", "exact", "--no-refine", "--out", out)
     return json.loads((out / "results.json").read_text())
 
 

@@ -159,6 +159,34 @@ static inline void fixture_overlap(struct dsa_results *results, struct dsa_arena
 	}
 }
 
+/* One exchange at the deepest count: the last S layer for the first F layer behind layer 0. */
+static inline void fixture_refine(struct dsa_results *results, struct dsa_arena *arena)
+{
+	const struct dsa_step *last = &results->trace.steps[results->trace.count - 1];
+	const char *greedy = last->pattern;
+	char *pattern = fixture_alloc(arena, strlen(greedy) + 1, 1);
+	struct dsa_refined *refined = fixture_alloc(arena, 1, sizeof *refined);
+	strcpy(pattern, greedy);
+	*strrchr(pattern, 'S') = 'F';
+	pattern[1 + strcspn(pattern + 1, "F")] = 'S';
+	*refined = (struct dsa_refined){.shared = dsa_pattern_shared(greedy),
+	                                .pattern = pattern,
+	                                .calibration = last->calibration,
+	                                .heldout = last->heldout,
+	                                .difference = -last->calibration.kl / 4,
+	                                .difference_se = last->calibration.kl / 16,
+	                                .broken = DSA_BOUND_KL};
+	refined->calibration.kl *= 0.75;
+	refined->heldout.kl *= 0.75;
+	results->refinement = (struct dsa_refinement){.best = refined, .count = 1};
+	results->refine_work = 1;
+	results->work.refine_token_layers = results->work.token_layers / 2;
+	struct dsa_best *best = &results->best[results->best_count - 1];
+	best->pattern = pattern;
+	best->kl = refined->calibration.kl;
+	best->heldout_kl = refined->heldout.kl;
+}
+
 /* names: of the model, then of two corpora. */
 static inline void fixture_fill(struct dsa_results *results, int layers, const char *const names[3],
                                 struct dsa_arena *arena)
@@ -257,6 +285,7 @@ static inline void fixture_fill(struct dsa_results *results, int layers, const c
 		                                     .kl = results->trace.steps[i].calibration.kl,
 		                                     .heldout_kl = results->trace.steps[i].heldout.kl};
 	fixture_overlap(results, arena, &state);
+	fixture_refine(results, arena);
 }
 
 static const char *const fixture_names[3] = {"glm-demo", "legal", "rag"};

@@ -64,7 +64,7 @@ static void every_table_row_has_a_cell_per_column(void **state)
 		for (const char *row = strstr(body, "<tr"); row && row < end; row = strstr(row + 1, "<tr"))
 			assert_int_equal(occurrences(row, strstr(row, "</tr>"), "<td"), columns);
 	}
-	assert_int_equal(tables, 6);
+	assert_int_equal(tables, 7);
 	dsa_text_release(&text);
 }
 

@@ -100,6 +100,13 @@ static void everything_a_report_needs_comes_back(void **state)
 	assert_int_equal(back.trace.emitted, results.trace.emitted);
 	assert_int_equal(back.trace.stopped_by, DSA_BOUND_KL);
 	assert_true(back.trace.steps[3].candidates[2].kl == results.trace.steps[3].candidates[2].kl);
+	const struct dsa_refined *refined = &results.refinement.best[0];
+	assert_int_equal(back.refinement.count, 1);
+	assert_int_equal(back.refinement.best[0].shared, refined->shared);
+	assert_string_equal(back.refinement.best[0].pattern, refined->pattern);
+	assert_true(back.refinement.best[0].difference_se == refined->difference_se);
+	assert_true(back.refinement.best[0].heldout.kl == refined->heldout.kl && back.refine_work == 1);
+	assert_int_equal(back.refinement.best[0].broken, DSA_BOUND_KL);
 	assert_true(back.quality.kl_p99 == results.quality.kl_p99);
 	assert_true(isnan(back.budget.nll) && back.budget.max_shared == -1 && back.budget.kl == 0.02);
 	assert_string_equal(back.corpora[1].name, "rag");
@@ -119,9 +126,9 @@ static void everything_a_report_needs_comes_back(void **state)
 static void names_of_the_contract_are_all_there(void **state)
 {
 	(void)state;
-	static const char *const top[] = {
-	    "schema",  "layers",  "index_topk", "pattern",     "base",    "trace",      "best", "quality",
-	    "heldout", "corpora", "baselines",  "noise_floor", "overlap", "stopped_by", "work", "provenance"};
+	static const char *const top[] = {"schema",      "layers",  "index_topk", "pattern", "base",      "trace",
+	                                  "best",        "refined", "quality",    "heldout", "corpora",   "baselines",
+	                                  "noise_floor", "overlap", "stopped_by", "work",    "provenance"};
 	static const char *const work[] = {"token_layers", "refine_token_layers", "head_tokens", "token_layers_naive",
 	                                   "seconds"};
 	struct dsa_results results;
