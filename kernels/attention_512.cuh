@@ -491,9 +491,7 @@ __device__ __forceinline__ void odd(const struct attention_job &job, unsigned ch
 			const float floor[2] = {max_even[head_of(0)], max_even[head_of(1)]};
 			softmax(x, floor, job.scale, count - pair * 2 * block - block);
 			tell_max(x, max_odd);
-			/* Telling would do, but then the race checker takes even's read, which waited, for a race. It
-			 * costs nothing that was seen: even is there first. */
-			meet(MAX_ODD);
+			tell(MAX_ODD);
 			round_p(x);
 
 			wgmma::hold(x.o);

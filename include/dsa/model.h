@@ -44,6 +44,11 @@ struct dsa_model {
  * missing are DSA_E_INPUT / DSA_E_NUMERIC by name. */
 DSA_CHECKED enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backend, const char *model_dir,
                                            int context, const struct dsa_log *log, struct dsa_error *err);
+/* A model of random weights: of products uniform with variance 1 / columns, norms near 1, small biases; every layer has
+ * an indexer. What config points to must outlive the model. No fingerprint. */
+DSA_CHECKED enum dsa_status dsa_model_random(struct dsa_model **out, struct dsa_backend *backend,
+                                             const struct dsa_model_config *config, int context, uint64_t seed,
+                                             struct dsa_error *err);
 void dsa_model_close(struct dsa_model *model);
 DSA_CHECKED enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                               struct dsa_error *err);

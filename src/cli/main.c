@@ -48,6 +48,8 @@ static int run(const struct dsa_cli_options *options, struct dsa_terminal *termi
 		return dsa_cmd_inspect(options, terminal);
 	case DSA_CMD_TOKENIZE:
 		return dsa_cmd_tokenize(options, terminal);
+	case DSA_CMD_BENCH:
+		return dsa_cmd_bench(options, terminal);
 	case DSA_CMD_HELP:
 	case DSA_COMMANDS:
 		break;

@@ -22,6 +22,7 @@ enum dsa_command {
 	DSA_CMD_EXPORT,
 	DSA_CMD_INSPECT,
 	DSA_CMD_TOKENIZE,
+	DSA_CMD_BENCH,
 	DSA_CMD_HELP,
 	DSA_COMMANDS
 };
@@ -53,7 +54,7 @@ struct dsa_cli_options {
 	const char *force_full, *pp_starts;
 	int64_t pp;
 	/* Others. */
-	const char *pattern, *engine, *svg;
+	const char *pattern, *engine, *svg, *shape;
 	bool strict, dry_run;
 	bool json, quiet, verbose, no_progress;
 	const char *const *operands; /* words that are no options */

@@ -7,12 +7,6 @@
 #include "config_reader.h"
 #include "model_private.h"
 
-struct dsa_model_private {
-	struct dsa_arena arena; /* the configuration's memory and the lists below */
-	struct dsa_layer *layers;
-	void **blocks; /* (L + 2) device memory: layers, then what no layer owns, then the rotary tables */
-};
-
 static const char *layer_prefix(char text[64], int layer)
 {
 	snprintf(text, 64, "model.layers.%d.", layer);
@@ -78,7 +72,7 @@ static enum dsa_status load_tensors(struct dsa_model *model, const struct dsa_ch
 	return status;
 }
 
-static enum dsa_status make_rope_tables(struct dsa_model *model, struct dsa_error *err)
+enum dsa_status model_rope_tables(struct dsa_model *model, struct dsa_error *err)
 {
 	struct dsa_backend *be = model->backend;
 	size_t count = (size_t)model->context * (size_t)model->config.rope / 2, bytes = count * sizeof(float);
@@ -138,7 +132,7 @@ enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backe
 	if (!status)
 		status = load_tensors(model, cp, err);
 	if (!status)
-		status = make_rope_tables(model, err);
+		status = model_rope_tables(model, err);
 	if (!status)
 		dsa_log_line(log, DSA_LOG_INFO, "%s: %s, %d layers, %.1f MB of weights on %s", model_dir,
 		             model->config.model_type, model->config.layers, (double)model->weight_bytes / 1e6,

@@ -9,6 +9,12 @@
 #include "dsa/model.h"
 #include "dsa/safetensors.h"
 
+struct dsa_model_private {
+	struct dsa_arena arena; /* the configuration's memory and the lists below */
+	struct dsa_layer *layers;
+	void **blocks; /* (L + 2) device memory: layers, then what no layer owns, then the rotary tables */
+};
+
 enum weight_source {
 	WEIGHT_VECTOR,  /* one one-dimensional tensor */
 	WEIGHT_MATRIX,  /* one tensor (rows, cols) */
@@ -46,6 +52,21 @@ DSA_CHECKED enum dsa_status weight_slots_check(const struct weight_slot *slots, 
 DSA_CHECKED enum dsa_status weight_slots_load(const struct weight_slot *slots, int count,
                                               const struct dsa_checkpoint *checkpoint, const char *prefix,
                                               struct dsa_backend *be, void *block, struct dsa_error *err);
+
+/* model.c: the rotary tables of the model's context, in the last of its blocks. */
+DSA_CHECKED enum dsa_status model_rope_tables(struct dsa_model *model, struct dsa_error *err);
+
+/* random_model.c: uniform numbers on the host, repeated over tensors of any size on the device. */
+enum { RANDOM_CHUNK = 8 * 131071 }; /* of a prime, so that rows do not repeat */
+struct random_numbers {
+	float *unit;   /* (RANDOM_CHUNK) in [-1, 1) */
+	float *scaled; /* (RANDOM_CHUNK) on its way to the device */
+};
+DSA_CHECKED enum dsa_status random_numbers_open(struct random_numbers *numbers, uint64_t seed, struct dsa_error *err);
+void random_numbers_close(struct random_numbers *numbers);
+/* t, contiguous, of the backend's weight dtype or F32, = centre ± amplitude. Waits. */
+DSA_CHECKED enum dsa_status random_fill(const struct random_numbers *numbers, struct dsa_backend *be,
+                                        struct dsa_tensor t, double centre, double amplitude, struct dsa_error *err);
 
 /* fingerprint.c */
 DSA_CHECKED enum dsa_status fingerprint_checkpoint(const struct dsa_checkpoint *checkpoint, const char *model_dir,
