@@ -26,7 +26,10 @@ _whole = {}
 
 
 def options(names, out, *extra):
-    words = ["calibrate", "--device", DEVICE, "--model", DEMO, "--holdout", "25%", "--host-memory", "1GiB", "--full-trace", "--out", out]
+    words = ["calibrate", "--device", DEVICE, "--model", DEMO, "--holdout", "25%", "--host-memory", "1GiB", "--full-trace",
+             "--no-refine", "--out", out]
+    if "--search" not in extra:
+        words += ["--search", "exact"]  # the golden traces know every candidate's figure
     for name in names:
         words += ["--corpus", f"{name}={DEMO}/{name}.jsonl.zst"]
     return [*words, *extra]
