@@ -63,7 +63,7 @@ NVCC      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin
 CUDA_HOME := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
 WITH_CUDA := $(if $(filter 1,$(CUDA)),1,$(if $(filter 0,$(CUDA))$(filter asan valgrind,$(CONFIG)),,$(if $(NVCC),1)))
 ifeq ($(CUDA)$(NVCC),1)
-$(error CUDA=1: there is no nvcc; install the CUDA Toolkit (12.8 or newer), name it with NVCC=, or build for the CPU with CUDA=0)
+$(error CUDA=1: there is no nvcc; install the CUDA Toolkit, version 13, name it with NVCC=, or build for the CPU with CUDA=0)
 endif
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a -Iinclude -Ikernels --Werror all-warnings \
              -Xcompiler -Wall,-Wextra,-Werror,-fno-threadsafe-statics

@@ -30,4 +30,8 @@ DSA_CHECKED char *dsa_arena_text(struct dsa_arena *arena, const char *text, size
 /* Outside arenas: zeroed, 64-byte aligned, NULL as above; free() it. */
 DSA_CHECKED void *dsa_alloc(size_t count, size_t size, const char *what, struct dsa_error *err);
 
+/* Bytes that the kernel can give without swapping: free pages alone leave out what caches would hand back. 4 GiB where
+ * it does not say. */
+size_t dsa_memory_available(void);
+
 #endif

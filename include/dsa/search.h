@@ -105,10 +105,14 @@ DSA_CHECKED enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct ds
                                               const struct dsa_search_progress *progress, struct dsa_arena *arena,
                                               bool *complete, struct dsa_error *err);
 
-/* Asks for (count) patterns on one batch, into (count) measures. */
-DSA_CHECKED enum dsa_status dsa_measure_batch(struct dsa_measure *measures, struct dsa_evaluator *evaluator,
-                                              const char *base, const char *const *patterns, int count, int batch,
-                                              uint64_t seed, struct dsa_error *err);
+/* An empty measure of the evaluator's documents; memory from arena. */
+DSA_CHECKED enum dsa_status dsa_measure_start(struct dsa_measure *measure, const struct dsa_evaluator_shape *shape,
+                                              struct dsa_arena *arena, struct dsa_error *err);
+/* Asks for (count) patterns on one batch; pattern i into measures[places[i]], into measures[i] where places is NULL. */
+DSA_CHECKED enum dsa_status dsa_measure_batch(struct dsa_measure *measures, const int *places,
+                                              struct dsa_evaluator *evaluator, const char *base,
+                                              const char *const *patterns, int count, int batch, uint64_t seed,
+                                              struct dsa_error *err);
 /* Measures one pattern on every batch of a split; initialises measure. */
 DSA_CHECKED enum dsa_status dsa_measure_pattern(struct dsa_measure *measure, struct dsa_evaluator *evaluator,
                                                 const char *base, const char *pattern, int split, uint64_t seed,

@@ -2,10 +2,11 @@
 #include "cpu.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "dsa/arena.h"
 
 enum { ALIGNMENT = 256 };
 
@@ -30,24 +31,10 @@ enum dsa_status cpu_alloc(struct dsa_backend *be, size_t bytes, const char *what
 	return DSA_OK;
 }
 
-/* What the kernel can give without swapping; free pages alone leave out what caches would hand back. */
-static size_t available_memory(void)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	char text[256];
-	unsigned long long kib = 0;
-	while (file && fgets(text, sizeof text, file))
-		if (sscanf(text, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return kib ? (size_t)kib * 1024 : pages(_SC_AVPHYS_PAGES);
-}
-
 enum dsa_status cpu_memory(struct dsa_backend *be, size_t *free_bytes, size_t *total, struct dsa_error *err)
 {
 	(void)be, (void)err;
-	*free_bytes = available_memory();
+	*free_bytes = dsa_memory_available();
 	*total = pages(_SC_PHYS_PAGES);
 	return DSA_OK;
 }

@@ -77,7 +77,7 @@ static size_t cuda_scratch_bytes(const struct dsa_backend *be, const struct dsa_
 	bytes = larger(bytes, cuda_experts_bytes(tile, l->hidden, l->expert_inner, l->experts, l->chosen));
 	bytes = larger(bytes, cuda_select_bytes(tile, l->max_context));
 	bytes = larger(bytes, cuda_compare_bytes(l->rows, l->vocab));
-	return larger(bytes, cuda_overlap_bytes(l->layers, l->max_context));
+	return larger(bytes, cuda_overlap_bytes(l->layers));
 }
 
 static enum dsa_status cuda_reserve(struct dsa_backend *be, const struct dsa_backend_limits *l, struct dsa_error *err)

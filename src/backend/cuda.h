@@ -131,7 +131,7 @@ size_t cuda_linear_bytes(int width, int in); /* of F32 weights (N, M) */
 size_t cuda_experts_bytes(int64_t rows, int hidden, int inner, int experts, int chosen);
 size_t cuda_select_bytes(int64_t rows, int context);
 size_t cuda_compare_bytes(int64_t rows, int vocab);
-size_t cuda_overlap_bytes(int layers, int context);
+size_t cuda_overlap_bytes(int layers);
 
 /* The operators, as in backend.h. */
 enum dsa_status cuda_alloc(struct dsa_backend *be, size_t bytes, const char *what, void **out, struct dsa_error *err);

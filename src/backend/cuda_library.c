@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The functions used are the same in both major versions, sizes of structs are passed with every call. */
+/* Version 13 is what was tried; sizes of structs are passed with every call. */
 static const char *const names[] = {
     "libcublasLt.so.13",
     "libcublasLt.so.12",

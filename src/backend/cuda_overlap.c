@@ -13,9 +13,8 @@ static size_t carve_overlap(struct overlap_scratch *s, struct cuda_carve carve, 
 	return carve.used;
 }
 
-size_t cuda_overlap_bytes(int layers, int context)
+size_t cuda_overlap_bytes(int layers)
 {
-	(void)context;
 	struct overlap_scratch s;
 	return carve_overlap(&s, (struct cuda_carve){0}, layers);
 }
@@ -28,7 +27,7 @@ enum dsa_status cuda_overlap(struct dsa_backend *be, int64_t *counts, const int3
 	struct overlap_scratch s;
 	int context = cuda->limits.max_context;
 	size_t bytes = (size_t)layers * (size_t)layers * sizeof *counts;
-	carve_overlap(&s, cuda_scratch(cuda, cuda_overlap_bytes(layers, context)), layers);
+	carve_overlap(&s, cuda_scratch(cuda, cuda_overlap_bytes(layers)), layers);
 	enum dsa_status status = cuda_upload(be, s.counts, counts, bytes, err);
 	if (!status)
 		status = cuda_upload(be, s.selections, selections, (size_t)layers * sizeof *selections, err);

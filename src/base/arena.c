@@ -1,6 +1,7 @@
 #include "dsa/arena.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,4 +92,17 @@ char *dsa_arena_text(struct dsa_arena *arena, const char *text, size_t length, s
 	if (copy && length)
 		memcpy(copy, text, length);
 	return copy;
+}
+
+size_t dsa_memory_available(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	char text[256];
+	unsigned long long kib = 0;
+	while (file && fgets(text, sizeof text, file))
+		if (sscanf(text, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return kib ? (size_t)kib * 1024 : (size_t)4 << 30;
 }

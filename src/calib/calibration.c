@@ -63,24 +63,16 @@ static enum dsa_status check_pattern(const struct dsa_evaluator_shape *shape, co
 	                what, layer, shape->reference);
 }
 
-static enum dsa_status measure_start(const struct dsa_evaluator_shape *shape, struct dsa_measure *measure,
-                                     struct dsa_arena *arena, struct dsa_error *err)
-{
-	enum dsa_status status =
-	    dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena, err);
-	measure->intervals = shape->intervals;
-	return status;
-}
-
 /* dsa_measure_pattern with progress, on top of the reference. */
 static enum dsa_status measure_split(struct calibration *c, struct dsa_measure *measure, const char *pattern, int split,
                                      uint64_t seed, struct dsa_arena *arena)
 {
-	enum dsa_status status = measure_start(c->shape, measure, arena, c->err);
+	enum dsa_status status = dsa_measure_start(measure, c->shape, arena, c->err);
 	for (int b = 0; b < c->shape->batches && !status; b++) {
 		if (c->shape->batch[b].split != split)
 			continue;
-		status = dsa_measure_batch(measure, c->evaluator, c->shape->reference, &pattern, 1, b, seed, c->err);
+		status =
+		    dsa_measure_batch(measure, NULL, c->evaluator, c->shape->reference, &pattern, 1, b, seed, c->err);
 		if (!status)
 			tell(c, 1);
 	}
@@ -122,12 +114,13 @@ static enum dsa_status measure_base(struct calibration *c)
 		status = dsa_overlap_init(&c->results->overlap, c->shape->corpora, c->shape->layers, c->shape->topk,
 		                          c->arena, c->err);
 	if (!status)
-		status = measure_start(c->shape, &measure, &scratch, c->err);
+		status = dsa_measure_start(&measure, c->shape, &scratch, c->err);
 	for (int b = 0; b < c->shape->batches && !status; b++) {
 		if (c->options->overlap && c->shape->batch[b].split == DSA_CALIBRATION)
 			status = dsa_calibration_overlap(&c->results->overlap, c->evaluator, b, c->err);
 		if (!status)
-			status = dsa_measure_batch(&measure, c->evaluator, reference, &reference, 1, b, 0, c->err);
+			status =
+			    dsa_measure_batch(&measure, NULL, c->evaluator, reference, &reference, 1, b, 0, c->err);
 		if (!status)
 			tell(c, 1);
 	}
@@ -502,10 +495,11 @@ enum dsa_status dsa_calibration_evaluate(struct dsa_results *results, struct dsa
 	if (!status)
 		status = dsa_work_init(&work, shape, &scratch, err);
 	for (int i = 0; i < ASKED && !status; i++)
-		status = measure_start(shape, &measures[i], &scratch, err);
+		status = dsa_measure_start(&measures[i], shape, &scratch, err);
 	for (int b = 0; b < shape->batches; b++)
 		for (int i = 0; i < ASKED && !status; i++) {
-			status = dsa_measure_batch(&measures[i], evaluator, shape->reference, &asked[i], 1, b, 0, err);
+			status =
+			    dsa_measure_batch(&measures[i], NULL, evaluator, shape->reference, &asked[i], 1, b, 0, err);
 			if (!status)
 				status = dsa_work_count(&work, b, asked[i], true, err);
 		}

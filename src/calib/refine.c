@@ -35,13 +35,6 @@ struct field {
 
 enum { BEST_KNOWN = 0 };
 
-static enum dsa_status measure_start(const struct refiner *r, struct dsa_measure *measure, struct dsa_arena *arena,
-                                     struct dsa_error *err)
-{
-	return dsa_measure_init(measure, r->shape->corpora, r->shape->documents, r->shape->weights, r->shape->corpus_of,
-	                        arena, err);
-}
-
 /* The checkpoint has an indexer there and nothing forces it. */
 static bool is_free(const struct refiner *r, int layer)
 {
@@ -97,7 +90,7 @@ static enum dsa_status field_init(struct field *field, const struct refiner *r, 
 	field->patterns[BEST_KNOWN] = pattern;
 	enum dsa_status status = list_exchanges(r, pattern, field->patterns + 1, scratch, err);
 	for (int i = 0; i < field->count && !status; i++)
-		status = measure_start(r, &field->measures[i], scratch, err);
+		status = dsa_measure_start(&field->measures[i], r->shape, scratch, err);
 	if (!status)
 		status = dsa_race_init(&field->race, r->shape, r->options->objective, r->options->delta,
 		                       r->options->epsilon, field->count, scratch, err);
@@ -162,24 +155,6 @@ static void keep_affordable(const struct refiner *r, struct field *field, int at
 	}
 }
 
-struct taker {
-	struct dsa_measure *measures;
-	const int *places;
-};
-
-static enum dsa_status take_pattern(void *context, int index, const struct dsa_doc_stats *stats, int count,
-                                    int64_t executed, struct dsa_error *err)
-{
-	const struct taker *taker = context;
-	(void)executed;
-	for (int d = 0; d < count; d++) {
-		enum dsa_status status = dsa_measure_add(&taker->measures[taker->places[index]], &stats[d], err);
-		if (status)
-			return status;
-	}
-	return DSA_OK;
-}
-
 static enum dsa_status check_figures(const struct refiner *r, const struct field *field, int asked,
                                      struct dsa_error *err)
 {
@@ -198,19 +173,19 @@ static enum dsa_status check_figures(const struct refiner *r, const struct field
 /* Who is still racing sees one batch more. */
 static enum dsa_status advance(struct refiner *r, struct field *field, int batch, struct dsa_error *err)
 {
-	struct dsa_ask ask = {.base = field->patterns[BEST_KNOWN], .patterns = field->asked, .batch = batch};
-	struct taker taker = {.measures = field->measures, .places = field->places};
-	const struct dsa_sink sink = {.pattern = take_pattern, .context = &taker};
+	const char *base = field->patterns[BEST_KNOWN];
+	int count = 0;
 	for (int i = 0; i < field->count; i++) {
 		if (!field->race.racing[i])
 			continue;
-		field->places[ask.count] = i;
-		field->asked[ask.count++] = field->patterns[i];
+		field->places[count] = i;
+		field->asked[count++] = field->patterns[i];
 	}
-	enum dsa_status status = r->evaluator->evaluate(r->evaluator, &ask, &sink, err);
-	for (int i = 0; i < ask.count && !status; i++)
+	enum dsa_status status =
+	    dsa_measure_batch(field->measures, field->places, r->evaluator, base, field->asked, count, batch, 0, err);
+	for (int i = 0; i < count && !status; i++)
 		status = dsa_work_count(r->work, batch, field->asked[i], r->options->savings, err);
-	return status ? status : check_figures(r, field, ask.count, err);
+	return status ? status : check_figures(r, field, count, err);
 }
 
 /* Runs the race; *finished: the exchanges still in it have seen every batch. */

@@ -26,19 +26,19 @@ static enum dsa_status take_pattern(void *context, int index, const struct dsa_d
 	return DSA_OK;
 }
 
-enum dsa_status dsa_measure_batch(struct dsa_measure *measures, struct dsa_evaluator *evaluator, const char *base,
-                                  const char *const *patterns, int count, int batch, uint64_t seed,
+enum dsa_status dsa_measure_batch(struct dsa_measure *measures, const int *places, struct dsa_evaluator *evaluator,
+                                  const char *base, const char *const *patterns, int count, int batch, uint64_t seed,
                                   struct dsa_error *err)
 {
 	assert(count > 0 && batch >= 0 && batch < evaluator->shape->batches && (seed == 0 || count == 1));
 	const struct dsa_ask ask = {.base = base, .patterns = patterns, .count = count, .batch = batch, .seed = seed};
-	struct taker taker = {.measures = measures};
+	struct taker taker = {.measures = measures, .places = places};
 	const struct dsa_sink sink = {.pattern = take_pattern, .context = &taker};
 	return evaluator->evaluate(evaluator, &ask, &sink, err);
 }
 
-static enum dsa_status measure_start(struct dsa_measure *measure, const struct dsa_evaluator_shape *shape,
-                                     struct dsa_arena *arena, struct dsa_error *err)
+enum dsa_status dsa_measure_start(struct dsa_measure *measure, const struct dsa_evaluator_shape *shape,
+                                  struct dsa_arena *arena, struct dsa_error *err)
 {
 	enum dsa_status status =
 	    dsa_measure_init(measure, shape->corpora, shape->documents, shape->weights, shape->corpus_of, arena, err);
@@ -51,10 +51,10 @@ enum dsa_status dsa_measure_pattern(struct dsa_measure *measure, struct dsa_eval
                                     struct dsa_error *err)
 {
 	const struct dsa_evaluator_shape *shape = evaluator->shape;
-	enum dsa_status status = measure_start(measure, shape, arena, err);
+	enum dsa_status status = dsa_measure_start(measure, shape, arena, err);
 	for (int b = 0; b < shape->batches && !status; b++)
 		if (shape->batch[b].split == split)
-			status = dsa_measure_batch(measure, evaluator, base, &pattern, 1, b, seed, err);
+			status = dsa_measure_batch(measure, NULL, evaluator, base, &pattern, 1, b, seed, err);
 	return status;
 }
 
@@ -134,7 +134,7 @@ static enum dsa_status field_init(struct field *field, const struct greedy *g, c
 		return DSA_E_MEMORY;
 	enum dsa_status status = list_candidates(g, current, candidates, field->patterns, scratch, err);
 	for (int i = 0; i < count && !status; i++)
-		status = measure_start(&field->measures[i], g->shape, scratch, err);
+		status = dsa_measure_start(&field->measures[i], g->shape, scratch, err);
 	if (!status)
 		status = dsa_race_init(&field->race, g->shape, g->options->objective, g->step_delta,
 		                       g->options->epsilon, count, scratch, err);
@@ -145,17 +145,16 @@ static enum dsa_status field_init(struct field *field, const struct greedy *g, c
 static enum dsa_status advance(const struct greedy *g, struct field *field, const char *current, int batch,
                                struct dsa_error *err)
 {
-	struct dsa_ask ask = {.base = current, .patterns = field->asked, .batch = batch};
-	struct taker taker = {.measures = field->measures, .places = field->places};
-	const struct dsa_sink sink = {.pattern = take_pattern, .context = &taker};
+	int count = 0;
 	for (int i = 0; i < field->count; i++) {
 		if (!field->race.racing[i])
 			continue;
-		field->places[ask.count] = i;
-		field->asked[ask.count++] = field->patterns[i];
+		field->places[count] = i;
+		field->asked[count++] = field->patterns[i];
 		field->seen[i]++;
 	}
-	return g->evaluator->evaluate(g->evaluator, &ask, &sink, err);
+	return dsa_measure_batch(field->measures, field->places, g->evaluator, current, field->asked, count, batch, 0,
+	                         err);
 }
 
 /* Figures of each candidate from its measure; *winner, of those who ran to the end, has the lowest objective, the lower
@@ -245,11 +244,12 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 	if (status)
 		goto cleanup;
 
-	status = measure_start(&heldout, shape, &scratch, err);
+	status = dsa_measure_start(&heldout, shape, &scratch, err);
 	for (int b = 0; b < shape->batches && !status; b++) {
 		if (shape->batch[b].split != DSA_HELDOUT)
 			continue;
-		status = dsa_measure_batch(&heldout, g->evaluator, current, &field.patterns[winner], 1, b, 0, err);
+		status =
+		    dsa_measure_batch(&heldout, NULL, g->evaluator, current, &field.patterns[winner], 1, b, 0, err);
 		if (!status)
 			tell(g, field.race.live, ++done);
 	}

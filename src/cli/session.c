@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dsa/arena.h"
 #include "dsa/file.h"
 #include "dsa/hash.h"
 #include "dsa/model_evaluator.h"
@@ -97,19 +98,6 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 	return status ? status : dsa_terminal_log_to(session->terminal, log, err);
 }
 
-static size_t available_memory(void)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	char text[256];
-	unsigned long long kib = 0;
-	while (file && fgets(text, sizeof text, file))
-		if (sscanf(text, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return kib ? (size_t)kib * 1024 : (size_t)4 << 30;
-}
-
 static int longest_document(const struct dsa_spool *spool)
 {
 	int longest = 1;
@@ -168,7 +156,7 @@ static enum dsa_status check_device_memory(struct dsa_session *session, struct d
 
 size_t dsa_session_pool_limit(const struct dsa_session *session)
 {
-	return session->options->host_memory ? (size_t)session->options->host_memory : available_memory() / 2;
+	return session->options->host_memory ? (size_t)session->options->host_memory : dsa_memory_available() / 2;
 }
 
 enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err)
