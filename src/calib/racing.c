@@ -169,19 +169,24 @@ static bool saw_all(const struct dsa_race *race, const struct dsa_measure *measu
 	return seen == all;
 }
 
-static void find_leader(struct dsa_race *race, const struct dsa_measure *measures)
+/* The lowest so far; behind a recall, of those who have seen everything: nothing will change what they cost. */
+static bool find_leader(struct dsa_race *race, const struct dsa_measure *measures, double *lowest)
 {
-	double lowest = HUGE_VAL;
+	bool whole = false;
+	*lowest = HUGE_VAL;
 	for (int i = 0; i < race->count; i++) {
 		double objective, se;
 		if (!race->racing[i])
 			continue;
+		const bool all = saw_all(race, &measures[i]);
 		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
-		if (!(objective < lowest))
+		if (whole > all || (whole == all && !(objective < *lowest)))
 			continue;
-		lowest = objective;
+		whole = all;
+		*lowest = objective;
 		race->leader = i;
 	}
+	return whole;
 }
 
 /* The candidate leaves for good: it, and whoever left because of it, is better than the leader by at most `owed`. */
@@ -201,10 +206,15 @@ void dsa_race_withdraw(struct dsa_race *race, int candidate)
 
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 {
-	find_leader(race, measures);
+	double lowest;
+	const bool whole = find_leader(race, measures, &lowest);
 	for (int i = 0; i < race->count; i++) {
+		double objective, se;
 		if (!race->racing[i] || i == race->leader)
 			continue;
+		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
+		if (whole && objective < lowest - race->epsilon)
+			continue; /* what it was recalled for still holds */
 		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
 		/* Either says so: the one where both are hard for the same documents, the other where the leader's
 		 * own figure is so small that its ratio to this one is hardly known. */
@@ -218,18 +228,23 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 
 bool dsa_race_recall(struct dsa_race *race, const struct dsa_measure *measures)
 {
-	double best = HUGE_VAL, se;
+	double best = HUGE_VAL, objective, se;
 	bool recalled = false;
+	int winner = -1;
 	for (int i = 0; i < race->count; i++) {
-		double objective;
 		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
-		if (saw_all(race, &measures[i]) && objective < best)
+		if (saw_all(race, &measures[i]) && objective < best) {
 			best = objective;
+			winner = i;
+		}
 	}
-	for (int i = 0; i < race->count; i++) {
-		double objective;
+	for (int i = 0; i < race->count && winner >= 0; i++) {
 		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
 		if (race->racing[i] || saw_all(race, &measures[i]) || !(objective < best - race->epsilon))
+			continue;
+		/* What was the same on every document may stay out: the others are harder for both. */
+		const struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[winner]);
+		if (bounds.low == bounds.high)
 			continue;
 		race->racing[i] = recalled = true;
 		race->bound[i] = NAN;
