@@ -91,7 +91,7 @@ static void add_documents(struct dsa_text *text, const struct dsa_pattern_diff *
 			continue;
 		dsa_text_add(text, "documents     ");
 		dsa_verify_text_name(text, name);
-		dsa_text_add(text, !a ? ": only right\n" : !b ? ": only left\n" : ": others\n");
+		dsa_text_add(text, !a ? ": only right\n" : !b ? ": only left\n" : ": other documents\n");
 	}
 }
 

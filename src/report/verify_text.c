@@ -159,10 +159,22 @@ static void add_corpora(struct dsa_text *text, const struct dsa_verify_report *r
 	add_moved(text, report, DSA_OUTCOME_BETTER, "better");
 }
 
+/* Said only where it is not what was recorded. */
+static void add_model(struct dsa_text *text, const struct dsa_verify_report *report)
+{
+	const char *recorded = report->recorded->fingerprint, *now = report->now->fingerprint;
+	if (recorded && now && !strcmp(recorded, now))
+		return;
+	dsa_text_printf(text, "%-13s ", "model");
+	dsa_verify_text_name(text, report->now->model_name);
+	dsa_text_printf(text, ", %s\n", recorded ? "not the recorded one" : "and none is recorded");
+}
+
 void dsa_verify_text_write(struct dsa_text *text, const struct dsa_verify_report *report)
 {
 	const struct dsa_judgement *judgement = &report->verification->judgement;
 	dsa_text_printf(text, "%-13s %s\n", "pattern", report->now->pattern);
+	add_model(text, report);
 	add_corpora(text, report);
 	dsa_text_printf(text, "%-13s ", "measured");
 	add_documents(text, report);

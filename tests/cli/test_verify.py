@@ -163,6 +163,7 @@ def test_another_model_is_refused_and_judged_when_allowed():
     result = verify(pattern(), "--json", "--allow-model-change", model=loud)
     equal(result.status, 1, f"exit: {result}")
     expect(result.json()["model"]["changed"] and checks(result, outcome="worse", bound="budget-kl"), f"{result}")
+    expect("not the recorded one" in verify(pattern(), "--allow-model-change", model=loud).out, "which model")
     still = model_with(weights=("lm_head.weight", 1.0009765625))  # moves a last place or none
     result = verify(pattern(), "--allow-model-change", model=still)
     equal(result.status, 0, f"a fine-tune that moved nothing fails: {result}")
