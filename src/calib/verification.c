@@ -148,13 +148,22 @@ static double beyond(const struct dsa_check *check, double limit)
 }
 
 /* Turns a check of part of the documents into what it says of all of them. */
-static void look_at(const struct verifier *v, struct dsa_check *check, double alpha)
+static void look_at(const struct verifier *v, const struct dsa_judgement *judgement, struct dsa_check *check,
+                    double alpha)
 {
-	if (check->figure == DSA_FIGURE_SHARED || check->outcome == DSA_OUTCOME_UNJUDGED)
+	if (check->figure == DSA_FIGURE_SHARED)
 		return;
 	const struct sample sample = sample_of(v, check, alpha);
 	if (sample.seen == sample.all)
 		return;
+	const enum dsa_documents_state documents =
+	    check->corpus == DSA_ALL_CORPORA ? judgement->all : judgement->documents[check->corpus];
+	if (check->outcome == DSA_OUTCOME_UNJUDGED) {
+		/* Too few of other documents so far: more may be enough. */
+		if (documents == DSA_DOCUMENTS_CHANGED && sample.all >= DSA_JUDGEMENT_DOCUMENTS)
+			check->reason = undecided;
+		return;
+	}
 	const double excess = beyond(check, check->against) - check->allowed;
 	check->outcome = DSA_OUTCOME_UNJUDGED;
 	check->reason = undecided;
@@ -165,7 +174,9 @@ static void look_at(const struct verifier *v, struct dsa_check *check, double al
 			check->outcome = DSA_OUTCOME_HOLDS;
 	} else {
 		const double x = v->options->judge.tolerance, part = (double)sample.seen / sample.all;
-		const double rest = check->against_se > 0 ? check->against_se * x * sqrt(1 / part - 1) : 0;
+		/* Of other documents the tolerance holds the sample's own error already. */
+		const bool widened = documents == DSA_DOCUMENTS_SAME && check->against_se > 0;
+		const double rest = widened ? check->against_se * x * sqrt(1 / part - 1) : 0;
 		const double wide = sqrt(check->allowed * check->allowed + rest * rest);
 		if (!isnan(check->found) && beyond(check, check->against) <= wide) {
 			check->outcome = DSA_OUTCOME_HOLDS;
@@ -184,7 +195,7 @@ static bool look(const struct verifier *v, struct dsa_judgement *judgement)
 	for (int i = 0; i < judgement->count; i++) {
 		struct dsa_check *check = &judgement->checks[i];
 		/* Two sides of every check. */
-		look_at(v, check, doubt / (2 * judgement->count));
+		look_at(v, judgement, check, doubt / (2 * judgement->count));
 		judgement->worse += check->outcome == DSA_OUTCOME_WORSE;
 		judgement->better += check->outcome == DSA_OUTCOME_BETTER;
 		judgement->judged += check->outcome != DSA_OUTCOME_UNJUDGED;
