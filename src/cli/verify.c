@@ -45,26 +45,10 @@ static enum dsa_status check_options(const struct dsa_cli_options *options, stru
 	return DSA_OK;
 }
 
-/* The name that the spool gives to a corpus without one: the file's, less .zst and the last extension. */
-static size_t name_length(const char *name)
+static const struct dsa_result_corpus *find_corpus(const struct dsa_results *recorded, const char *name)
 {
-	size_t length = strlen(name);
-	if (length > 4 && !strcmp(name + length - 4, ".zst"))
-		length -= 4;
-	for (size_t at = length; at > 1; at--)
-		if (name[at - 1] == '.')
-			return at - 1;
-	return length;
-}
-
-static const struct dsa_result_corpus *find_corpus(const struct dsa_results *recorded,
-                                                   const struct dsa_corpus_source *source)
-{
-	const char *slash = strrchr(source->path, '/'), *base = slash ? slash + 1 : source->path;
-	const char *name = source->name ? source->name : base;
-	const size_t length = source->name ? strlen(name) : name_length(base);
 	for (int c = 0; c < recorded->corpus_count; c++)
-		if (strlen(recorded->corpora[c].name) == length && !strncmp(recorded->corpora[c].name, name, length))
+		if (!strcmp(recorded->corpora[c].name, name))
 			return &recorded->corpora[c];
 	return NULL;
 }
@@ -78,7 +62,10 @@ static enum dsa_status keep_weights(struct verify *verify, struct dsa_error *err
 		enum dsa_status status = dsa_cli_corpus(list->value[i], &source, &verify->arena, err);
 		if (status)
 			return status;
-		const struct dsa_result_corpus *then = find_corpus(&verify->recorded, &source);
+		const char *name = source.name ? source.name : dsa_spool_default_name(source.path, &verify->arena, err);
+		if (!name)
+			return DSA_E_MEMORY;
+		const struct dsa_result_corpus *then = find_corpus(&verify->recorded, name);
 		if (!then || strstr(list->value[i], ":weight=") || then->weight == 1)
 			continue;
 		struct dsa_text text = {0};
