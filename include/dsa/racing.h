@@ -59,6 +59,10 @@ struct dsa_race_interval {
 struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const struct dsa_measure *a,
                                           const struct dsa_measure *b);
 
+/* How many standard errors the truth may be away from a mean whose error has so many degrees of freedom, with a chance
+ * of alpha over all looks together; tau: documents seen, stretched by the finite population, k/(1 - k/N). */
+double dsa_race_reach(double alpha, double freedom, double tau);
+
 /* The calibration batches in an order of which every prefix covers the corpora in proportion, each corpus' own batches
  * as they come: each time the batch whose middle comes first in its corpus, of equals the lower corpus. Into order
  * (shape->batches), *batches of them. */

@@ -85,11 +85,11 @@ static double variance_of(const struct dsa_race *race, const struct dsa_measure 
 	return left * (k / (k - 1)) * squares / (s->tokens * s->tokens);
 }
 
-/* How many standard errors the truth may be away. The Bayes factor of Student's t with a unit normal prior on the
+/* The Bayes factor of Student's t with a unit normal prior on the
  * effect, (1 + τ)^-1/2 · ((1 + t²/ν) / (1 + t²/(ν(1 + τ))))^((ν+1)/2), is a martingale if the truth is 0 and the
  * figures are normal, so it exceeds 1/alpha at any look with a chance of at most alpha (Ville). τ is the number of
  * documents stretched by the finite population, in which the sum is a Brownian bridge: k/(1 - k/N). */
-static double reach(double alpha, double freedom, double tau)
+double dsa_race_reach(double alpha, double freedom, double tau)
 {
 	double level = pow(sqrt(1 + tau) / alpha, 2 / (freedom + 1));
 	double rest = 1 - level / (1 + tau);
@@ -122,7 +122,7 @@ static double width_of(const struct dsa_race *race, const struct dsa_measure *a,
 		return isnan(variance) ? HUGE_VAL : 0;
 	/* Welch and Satterthwaite: the documents that would give a variance known as well as this one. */
 	double freedom = variance * variance / shares;
-	return reach(race->alpha, freedom, seen / (1 - (double)seen / all)) * sqrt(variance) / weights;
+	return dsa_race_reach(race->alpha, freedom, seen / (1 - (double)seen / all)) * sqrt(variance) / weights;
 }
 
 struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const struct dsa_measure *a,

@@ -145,6 +145,7 @@ static void put_model(struct dsa_json_writer *writer, const struct dsa_results *
 	dsa_json_put_text(writer, "name", results->model_name);
 	dsa_json_put_text(writer, "architecture", results->architecture);
 	dsa_json_put_text(writer, "fingerprint", results->fingerprint);
+	dsa_json_put_text(writer, "tokenizer", results->tokenizer);
 	dsa_json_put_int(writer, "hidden", results->hidden);
 	dsa_json_put_int(writer, "heads", results->heads);
 	dsa_json_put_int(writer, "index_heads", results->index_heads);
@@ -383,6 +384,7 @@ static void put_settings(struct dsa_json_writer *writer, const struct dsa_result
 {
 	put_model(writer, results);
 	dsa_json_put_int(writer, "context", results->context);
+	dsa_json_put_int(writer, "max_tokens", results->max_tokens);
 	dsa_json_put_uint(writer, "seed", results->seed);
 	dsa_json_put_real(writer, "holdout", results->holdout);
 	dsa_json_put_text(writer, "search", results->search);
