@@ -117,8 +117,9 @@ static void everything_a_report_needs_comes_back(void **state)
 			            dsa_overlap_at(&results.overlap, 1, -1, i, j));
 			assert_true(dsa_overlap_at(&back.overlap, 0, 1, i, j) ==
 			            dsa_overlap_at(&results.overlap, 0, 1, i, j));
-			assert_true(dsa_overlap_se(&back.overlap, 0, i, j) ==
-			            dsa_overlap_se(&results.overlap, 0, i, j));
+			for (int p = -1; p < 2; p++)
+				assert_true(dsa_overlap_se(&back.overlap, 0, p, i, j) ==
+				            dsa_overlap_se(&results.overlap, 0, p, i, j));
 		}
 	dsa_text_release(&text);
 }
