@@ -74,7 +74,9 @@ static enum dsa_status add_baselines(struct dsa_results *results, const struct d
 		if (known)
 			continue;
 		struct dsa_result_baseline *baseline = &all[results->baseline_count++];
-		*baseline = (struct dsa_result_baseline){.name = list->value[i], .pattern = pattern};
+		const char *slash = strrchr(list->value[i], '/');
+		*baseline =
+		    (struct dsa_result_baseline){.name = slash ? slash + 1 : list->value[i], .pattern = pattern};
 		calibration = measured(results, pattern, &heldout);
 		if (calibration) {
 			baseline->calibration = *calibration;

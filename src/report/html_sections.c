@@ -27,12 +27,12 @@ static void quality_cells(struct dsa_text *text, const struct dsa_quality *quali
 
 static void tile_begin(struct dsa_text *text, const char *name)
 {
-	dsa_text_printf(text, "<div><dt>%s</dt><dd>", name);
+	dsa_text_printf(text, "<li><span>%s</span> <strong>", name);
 }
 
 static void tile_error(struct dsa_text *text, double error, const struct dsa_interval *interval, const char *unit)
 {
-	dsa_text_add(text, "<span>");
+	dsa_text_add(text, "</strong> <span>");
 	if (isfinite(error)) {
 		dsa_text_add(text, "± ");
 		dsa_text_error(text, error);
@@ -45,7 +45,7 @@ static void tile_error(struct dsa_text *text, double error, const struct dsa_int
 		dsa_text_add(text, " to ");
 		dsa_text_figure(text, interval->high);
 	}
-	dsa_text_add(text, "</span></dd></div>\n");
+	dsa_text_add(text, "</span></li>\n");
 }
 
 void html_tiles(struct dsa_text *text, const struct dsa_results *results)
@@ -54,11 +54,11 @@ void html_tiles(struct dsa_text *text, const struct dsa_results *results)
 	const struct dsa_quality *quality = heldout ? &results->heldout : &results->quality;
 	struct dsa_gain rows[DSA_GAIN_ROWS];
 	int gains = dsa_gain_table(results, rows);
-	dsa_text_add(text, "<dl class=\"tiles\">\n");
+	dsa_text_add(text, "<ul class=\"tiles\">\n");
 	tile_begin(text, "Indexers kept");
-	dsa_text_printf(text, "%d of %d<span>", results->layers - dsa_pattern_shared(results->pattern),
+	dsa_text_printf(text, "%d of %d</strong> <span>", results->layers - dsa_pattern_shared(results->pattern),
 	                results->layers);
-	dsa_text_printf(text, "%d shared</span></dd></div>\n", dsa_pattern_shared(results->pattern));
+	dsa_text_printf(text, "%d shared</span></li>\n", dsa_pattern_shared(results->pattern));
 	tile_begin(text, heldout ? "Mean KL, held-out" : "Mean KL, calibration");
 	dsa_text_figure(text, quality->documents ? quality->kl : NAN);
 	tile_error(text, quality->kl_se, &quality->kl_ci, "nats");
@@ -67,15 +67,15 @@ void html_tiles(struct dsa_text *text, const struct dsa_results *results)
 	tile_error(text, quality->nll_delta_se, &quality->nll_delta_ci, "nats");
 	tile_begin(text, heldout ? "Top-1, held-out" : "Top-1, calibration");
 	html_percent(text, quality->documents ? quality->top1 : NAN);
-	dsa_text_add(text, "<span>same most likely token</span></dd></div>\n");
+	dsa_text_add(text, "</strong> <span>same most likely token</span></li>\n");
 	if (gains) {
 		const struct dsa_gain *longest = &rows[gains - 1];
 		tile_begin(text, "Prefill arithmetic saved");
-		dsa_text_printf(text, "%.0f%%<span>of FLOPs at ", 100 * (1 - 1 / longest->prefill));
+		dsa_text_printf(text, "%.0f%%</strong> <span>of FLOPs at ", 100 * (1 - 1 / longest->prefill));
 		html_count(text, longest->context);
-		dsa_text_add(text, " tokens</span></dd></div>\n");
+		dsa_text_add(text, " tokens</span></li>\n");
 	}
-	dsa_text_add(text, "</dl>\n");
+	dsa_text_add(text, "</ul>\n");
 }
 
 void html_baselines(struct dsa_text *text, const struct dsa_results *results)

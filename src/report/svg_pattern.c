@@ -33,11 +33,8 @@ static void draw_row(struct dsa_text *text, const struct row *row, double y, dou
 			dsa_text_printf(text,
 			                "<title>layer %d: shared, uses the selection of layer %d</title></rect>\n", l,
 			                dsa_pattern_source(row->pattern, l));
-		if (cell >= 7)
-			svg_label(text, LEFT + (l + 0.5) * cell, full ? y + 15 : y + 19,
-			          full        ? cell < 10 ? "on-full tiny" : "on-full"
-			          : cell < 10 ? "on-shared tiny"
-			                      : "on-shared",
+		if (cell >= 10)
+			svg_label(text, LEFT + (l + 0.5) * cell, full ? y + 15 : y + 19, full ? "on-full" : "on-shared",
 			          "middle", full ? "F" : "S");
 	}
 	dsa_text_printf(text, "<text x=\"%d\" y=\"%.1f\" class=\"%s\" text-anchor=\"start\">%d kept",

@@ -23,8 +23,8 @@ V32 = os.path.join(TINY, "v32-all-full")  # the same sizes in the other architec
 SHARED = os.path.join(TINY, "glm-types-spared")  # 6 layers, natively FFSFSS, S layers without indexers
 DEEP = os.path.join(TINY, "v32-yarn-mscale")  # 5 layers
 TOPK, VOCAB = 7, 101
-RUN_FILES = ["config.yaml", "journal", "log.txt", "overlap.csv", "pattern.yaml", "report.html", "results.json",
-             "tokens", "trace.csv"]
+RUN_FILES = ["config.yaml", "corpora.csv", "curve.csv", "gain.csv", "journal", "log.txt", "overlap.csv", "pattern.csv",
+             "pattern.yaml", "positions.csv", "report.html", "results.json", "sensitivity.csv", "tokens", "trace.csv"]
 
 
 class Failure(AssertionError):
