@@ -98,8 +98,8 @@ const int dsa_option_rows = ROWS;
 const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
     [DSA_CMD_CALIBRATE] = {"calibrate", "", "find the pattern of F and S layers for a model and documents",
                            "Streams the documents through the model, flips layers from F to S greedily until a "
-                           "budget is hit, and leaves\npattern.yaml, results.json, trace.csv, overlap.csv and "
-                           "report.html in RUN. Killed at any moment, --resume goes on.",
+                           "budget is hit, and leaves\npattern.yaml, results.json, report.html and its "
+                           "tables as CSV in RUN. Killed at any moment, --resume goes on.",
                            "dsacal calibrate --model ./glm --corpus legal=contracts.jsonl.zst --budget-kl 0.01 "
                            "--out runs/legal"},
     [DSA_CMD_EVALUATE] = {"evaluate", "", "measure one pattern against the checkpoint's own",

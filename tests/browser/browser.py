@@ -136,8 +136,11 @@ class Browser:
                 asked.append(what["request"]["url"])
         return said, asked
 
-    def screenshot(self, path, whole=True):
-        picture = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, path, width, height):
+        """From the top of the page, as far as it goes."""
+        height = min(height, self.value("document.documentElement.scrollHeight"))
+        picture = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True,
+                            clip={"x": 0, "y": 0, "width": width, "height": height, "scale": 1})
         with open(path, "wb") as file:
             file.write(base64.b64decode(picture["data"]))
 

@@ -8,7 +8,6 @@ import csv
 import glob
 import os
 import re
-import shutil
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -268,12 +267,12 @@ def test_prints_whole_and_within_the_paper():
 
 def screenshots(directory, path):
     os.makedirs(directory, exist_ok=True)
-    for width in (1280, 400):
-        for dark in (False, True):
-            browser().open(path, width=width, dark=dark)
-            name = f"report-{width}{'-dark' if dark else ''}.png"
-            browser().screenshot(os.path.join(directory, name))
-            print(os.path.join(directory, name))
+    for width, height, dark, name in ((1280, 1560, False, "report.png"), (1280, 5200, True, "report-1280-dark.png"),
+                                      (1280, 5200, False, "report-1280.png"), (400, 5200, False, "report-400.png"),
+                                      (400, 5200, True, "report-400-dark.png")):
+        browser().open(path, width=width, dark=dark)
+        browser().screenshot(os.path.join(directory, name), width, height)
+        print(os.path.join(directory, name))
 
 
 if __name__ == "__main__":

@@ -161,8 +161,8 @@ def settled(run_directory):
     work = tail.split('"provenance"', 1)[0]
     work = "\n".join(line for line in work.splitlines() if '"seconds"' not in line)
     yaml = read(run_directory, "pattern.yaml").decode().split("\nprovenance:\n", 1)[0]
-    return {"results.json": head + work, "pattern.yaml": yaml, "trace.csv": read(run_directory, "trace.csv"),
-            "overlap.csv": read(run_directory, "overlap.csv"), "tokens": read(run_directory, "tokens")}
+    tables = {name: read(run_directory, name) for name in RUN_FILES if name.endswith(".csv")}
+    return {"results.json": head + work, "pattern.yaml": yaml, "tokens": read(run_directory, "tokens"), **tables}
 
 
 def same_run(found, expected, what):
