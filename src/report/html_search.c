@@ -57,6 +57,15 @@ void html_steps(struct dsa_text *text, const struct dsa_results *results)
 	html_table_end(text);
 }
 
+/* An NLL differs from its neighbours' behind the third digit. */
+static void nll_cell(struct dsa_text *text, double nll)
+{
+	if (isfinite(nll))
+		dsa_text_printf(text, "<td>%.5f</td>", nll);
+	else
+		dsa_text_add(text, "<td>–</td>");
+}
+
 /* "dropped" where it was worse beyond doubt, "race over" where the race ended within epsilon. */
 static void candidate_rows(struct dsa_text *text, const struct dsa_results *results, const struct dsa_step *step)
 {
@@ -68,7 +77,7 @@ static void candidate_rows(struct dsa_text *text, const struct dsa_results *resu
 		html_measure_cell(text, candidate->kl, candidate->kl_se);
 		if (results->objective == DSA_OBJECTIVE_NLL)
 			html_figure_cell(text, candidate->objective);
-		html_figure_cell(text, candidate->nll);
+		nll_cell(text, candidate->nll);
 		html_int_cell(text, candidate->documents);
 		dsa_text_add(text, committed                 ? "<td>committed</td>"
 		                   : isnan(candidate->bound) ? "<td>to the end</td>"
@@ -81,8 +90,8 @@ static void candidate_rows(struct dsa_text *text, const struct dsa_results *resu
 static void candidate_table(struct dsa_text *text, const struct dsa_results *results, const struct dsa_step *step,
                             const char *label)
 {
-	const char *const by_kl[] = {"Layer", "KL", "NLL", "documents", "left"};
-	const char *const by_nll[] = {"Layer", "KL", "objective", "NLL", "documents", "left"};
+	const char *const by_kl[] = {"Layer", "KL", "NLL", "documents", "outcome"};
+	const char *const by_nll[] = {"Layer", "KL", "objective", "NLL", "documents", "outcome"};
 	if (results->objective == DSA_OBJECTIVE_NLL)
 		HTML_TABLE_BEGIN(text, label, by_nll);
 	else
@@ -172,7 +181,7 @@ void html_sensitivity(struct dsa_text *text, const struct dsa_results *results)
 		dsa_text_add(text, "<tr>");
 		html_int_head(text, candidate->layer);
 		html_measure_cell(text, candidate->kl, candidate->kl_se);
-		html_figure_cell(text, candidate->nll);
+		nll_cell(text, candidate->nll);
 		html_int_cell(text, candidate->documents);
 		dsa_text_printf(text, "<td>%s</td></tr>\n",
 		                results->pattern[candidate->layer] == 'F' ? "F, full" : "S, shared");
