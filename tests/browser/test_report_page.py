@@ -267,9 +267,9 @@ def test_prints_whole_and_within_the_paper():
 
 def screenshots(directory, path):
     os.makedirs(directory, exist_ok=True)
-    for width, height, dark, name in ((1280, 1560, False, "report.png"), (1280, 5200, True, "report-1280-dark.png"),
-                                      (1280, 5200, False, "report-1280.png"), (400, 5200, False, "report-400.png"),
-                                      (400, 5200, True, "report-400-dark.png")):
+    for width, height, dark, name in ((1280, 1560, False, "report.png"), (1280, 2400, True, "report-1280-dark.png"),
+                                      (400, 2800, False, "report-400.png"),
+                                      (400, 2800, True, "report-400-dark.png")):
         browser().open(path, width=width, dark=dark)
         browser().screenshot(os.path.join(directory, name), width, height)
         print(os.path.join(directory, name))
