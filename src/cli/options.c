@@ -55,8 +55,9 @@ const struct dsa_option_row dsa_option_table[] = {
      ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_SOLVE), true},
     {"holdout", PERCENT, AT(holdout), "P%", "share of documents the search never sees (verify: as recorded)",
      ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_VERIFY), true},
-    {"baseline", LIST, AT(baseline), "PATTERN|FILE", "measure this pattern beside; may be given more than once",
-     ON(DSA_CMD_CALIBRATE), true},
+    {"baseline", LIST, AT(baseline), "PATTERN|FILE",
+     "measure this pattern beside (report: show it beside); may be given more than once",
+     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_REPORT), true},
     {"force-full", TEXT, AT(force_full), "LIST", "layers that must stay F: 3,7,10-12", ON(DSA_CMD_CALIBRATE), true},
     {"pp-starts", TEXT, AT(pp_starts), "LIST", "first layers of pipeline stages: must stay F", ON(DSA_CMD_CALIBRATE),
      true},
@@ -111,8 +112,8 @@ const int dsa_option_rows = ROWS;
 const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
     [DSA_CMD_CALIBRATE] = {"calibrate", "", "find the pattern of F and S layers for a model and documents",
                            "Streams the documents through the model, flips layers from F to S greedily until a "
-                           "budget is hit, and leaves\npattern.yaml, results.json, trace.csv, overlap.csv and "
-                           "report.html in RUN. Killed at any moment, --resume goes on.",
+                           "budget is hit, and leaves\npattern.yaml, results.json, report.html and its "
+                           "tables as CSV in RUN. Killed at any moment, --resume goes on.",
                            "dsacal calibrate --model ./glm --corpus legal=contracts.jsonl.zst --budget-kl 0.01 "
                            "--out runs/legal"},
     [DSA_CMD_EVALUATE] = {"evaluate", "", "measure one pattern against the checkpoint's own",
@@ -131,7 +132,8 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
                        "Replays the run's journal under other bounds. Goes as far as the trace does; calibrate "
                        "with --full-trace to go anywhere.",
                        "dsacal solve runs/legal --budget-kl 0.005 --out pattern-strict.yaml"},
-    [DSA_CMD_REPORT] = {"report", "RUN", "write report.html again from a run directory: no model, no GPU", "",
+    [DSA_CMD_REPORT] = {"report", "RUN",
+                        "write report.html and its tables again from a run directory: no model, no GPU", "",
                         "dsacal report runs/legal --svg figures"},
     [DSA_CMD_EXPORT] = {"export", "PATTERN.yaml", "the arguments a serving engine takes",
                         "Prints what to pass to the engine; warns where it will not honour the pattern.",

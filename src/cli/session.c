@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "dsa/arena.h"
+#include "dsa/csv.h"
 #include "dsa/file.h"
 #include "dsa/hash.h"
 #include "dsa/model_evaluator.h"
@@ -31,13 +32,15 @@ enum dsa_status dsa_session_path(struct dsa_session *session, const char *name, 
 /* Files that a run leaves, and what a killed one may have left aside. */
 static bool belongs_to_run(const char *name)
 {
-	static const char *const known[] = {"config.yaml", "journal",      "log.txt",      "results.json",
-	                                    "trace.csv",   "overlap.csv",  "pattern.yaml", "report.html",
-	                                    "tokens",      "overlap.json", "tokens.check"};
+	static const char *const known[] = {"config.yaml", "journal", "log.txt",      "results.json", "pattern.yaml",
+	                                    "report.html", "tokens",  "overlap.json", "tokens.check"};
 	if (strstr(name, ".tmp-"))
 		return true;
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (!strcmp(name, known[i]))
+			return true;
+	for (int i = 0; i < DSA_CSV_TABLES; i++)
+		if (!strcmp(name, dsa_csv_tables[i].file))
 			return true;
 	return false;
 }
