@@ -54,7 +54,7 @@ struct dsa_cli_options {
 	const char *force_full, *pp_starts;
 	int64_t pp;
 	/* Others. */
-	const char *pattern, *engine, *svg, *shape;
+	const char *pattern, *engine, *config_json, *svg, *shape;
 	bool strict, dry_run;
 	bool json, quiet, verbose, no_progress;
 	const char *const *operands; /* words that are no options */

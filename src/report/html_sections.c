@@ -380,8 +380,13 @@ void html_engines(struct dsa_text *text, const struct dsa_results *results)
 	for (int e = 0; e < DSA_ENGINES; e++) {
 		struct dsa_export export;
 		enum dsa_engine engine = (enum dsa_engine)e;
-		if (!dsa_engine_export(&export, engine, results->architecture, results->layers, results->pattern, 1,
-		                       NULL)) {
+		const struct dsa_export_request request = {.engine = engine,
+		                                           .architecture = results->architecture,
+		                                           .pattern = results->pattern,
+		                                           .reference = results->reference,
+		                                           .layers = results->layers,
+		                                           .stages = 1};
+		if (!dsa_engine_export(&export, &request, NULL)) {
 			dsa_text_printf(text, "<h3>%s <span class=\"soft\">(%s)</span></h3>\n<pre>",
 			                dsa_engine_title(engine), export.where);
 			dsa_text_markup(text, export.text.data);

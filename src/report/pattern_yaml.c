@@ -285,20 +285,38 @@ static void put_gain(struct writer *writer, const struct dsa_results *results)
 	map_end(writer);
 }
 
+/* All in one string, as readers of the key expect. */
+static void put_warnings(struct writer *writer, const struct dsa_export *export)
+{
+	struct dsa_text all = {0};
+	for (int w = 0; w < export->warnings; w++) {
+		dsa_text_add(&all, w ? "; " : "");
+		dsa_text_add(&all, export->warning[w].text);
+	}
+	writer->failed |= all.failed;
+	put_text(writer, "warning", all.failed ? NULL : all.data);
+	dsa_text_release(&all);
+}
+
 static void put_engines(struct writer *writer, const struct dsa_results *results)
 {
 	map_begin(writer, "engines", false);
 	for (int e = 0; e < DSA_ENGINES; e++) {
 		struct dsa_export export;
 		enum dsa_engine engine = (enum dsa_engine)e;
-		if (!dsa_engine_export(&export, engine, results->architecture, results->layers, results->pattern, 1,
-		                       NULL)) {
+		const struct dsa_export_request request = {.engine = engine,
+		                                           .architecture = results->architecture,
+		                                           .pattern = results->pattern,
+		                                           .reference = results->reference,
+		                                           .layers = results->layers,
+		                                           .stages = 1};
+		if (!dsa_engine_export(&export, &request, NULL)) {
 			map_begin(writer, dsa_engine_name(engine), false);
 			/* As a block: to be copied as it stands. */
 			plain(writer, export.where);
 			scalar(writer, export.text.data, export.text.bytes, YAML_LITERAL_SCALAR_STYLE);
 			if (export.warnings)
-				put_text(writer, "warning", export.warning[0].text);
+				put_warnings(writer, &export);
 			map_end(writer);
 		}
 		writer->failed |= export.text.failed;
