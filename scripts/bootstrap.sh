@@ -16,7 +16,7 @@ packages=(gcc g++ make git zstd libblis-dev libyaml-dev libzstd-dev libjansson-d
 	libutf8proc-dev)
 case $level in
 build) ;;
-test) packages+=(libcmocka-dev python3 python3-venv bc) ;;
+test) packages+=(libcmocka-dev python3 python3-venv bc mandoc zsh) ;;
 check | long)
 	packages+=(libcmocka-dev python3 python3-venv bc clang libomp-dev clang-format clang-tidy valgrind tidy mandoc zsh)
 	;;

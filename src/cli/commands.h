@@ -14,6 +14,7 @@ int dsa_cmd_export(const struct dsa_cli_options *options, struct dsa_terminal *t
 int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_tokenize(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_bench(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_completion(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 
 /* --dry-run of a measuring command: its plan on stdout. */
 int dsa_dry_run(const struct dsa_cli_options *options, struct dsa_terminal *terminal);

@@ -23,6 +23,7 @@ enum dsa_command {
 	DSA_CMD_INSPECT,
 	DSA_CMD_TOKENIZE,
 	DSA_CMD_BENCH,
+	DSA_CMD_COMPLETION,
 	DSA_CMD_HELP,
 	DSA_COMMANDS
 };
@@ -39,7 +40,7 @@ struct dsa_cli_options {
 	const char *config;
 	/* Measuring. */
 	const char *model, *out, *device, *indexer_precision;
-	struct dsa_cli_list corpus, baseline;
+	struct dsa_cli_list corpus, baseline, bench;
 	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived */
 	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */
 	double holdout;                                           /* share */
@@ -62,7 +63,8 @@ struct dsa_cli_options {
 };
 
 struct dsa_cli_command {
-	const char *name, *operands, *summary, *text, *example;
+	const char *name, *operands, *summary, *text;
+	const char *example; /* one command line per line */
 };
 extern const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS];
 
@@ -70,9 +72,6 @@ extern const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS];
  * --help was given. */
 DSA_CHECKED enum dsa_status dsa_cli_parse(struct dsa_cli_options *options, enum dsa_command command, int argc,
                                           char **argv, bool *help, struct dsa_arena *arena, struct dsa_error *err);
-/* Prints the help of a command, or of the program (DSA_CMD_HELP), on stdout. */
-void dsa_cli_help(enum dsa_command command);
-
 /* [NAME=]PATH[:weight=W] → source; memory from the arena. */
 DSA_CHECKED enum dsa_status dsa_cli_corpus(const char *value, struct dsa_corpus_source *source, struct dsa_arena *arena,
                                            struct dsa_error *err);
