@@ -1,6 +1,9 @@
 #include "commands.h"
+#include "dsa/bench_json.h"
 #include "dsa/file.h"
+#include "dsa/gain.h"
 #include "dsa/html.h"
+#include "dsa/pattern_yaml.h"
 #include "dsa/results_json.h"
 #include "dsa/svg.h"
 #include "run_files.h"
@@ -29,8 +32,32 @@ static enum dsa_status write_figures(const struct dsa_results *results, const ch
 	return status;
 }
 
-static enum dsa_status write_report(const char *run, const char *figures, struct dsa_error *err)
+/* Measured costs take the place of those that results.json may hold; what shows the gain is written again. */
+static enum dsa_status add_costs(struct dsa_results *results, const char *run, const struct dsa_cli_list *files,
+                                 struct dsa_arena *arena, struct dsa_error *err)
 {
+	struct dsa_text text = {0};
+	struct dsa_gain gain;
+	if (!dsa_gain_at(results, results->topk, &gain))
+		return dsa_fail(err, DSA_E_USAGE, "--bench: %s/results.json does not say the model's dimensions", run);
+	results->cost_count = 0;
+	results->costs_device = NULL;
+	for (int i = 0; i < files->count; i++) {
+		enum dsa_status status = dsa_bench_json_load(results, files->value[i], arena, err);
+		if (status)
+			return status;
+	}
+	dsa_results_json_write(&text, results);
+	enum dsa_status status = dsa_write_text(&text, run, "results.json", arena, err);
+	if (status)
+		return status;
+	dsa_pattern_yaml_write(&text, results);
+	return dsa_write_text(&text, run, "pattern.yaml", arena, err);
+}
+
+static enum dsa_status write_report(const struct dsa_cli_options *options, struct dsa_error *err)
+{
+	const char *run = options->operands[0];
 	struct dsa_arena arena;
 	struct dsa_results results = {0};
 	struct dsa_text html = {0};
@@ -44,12 +71,14 @@ static enum dsa_status write_report(const char *run, const char *figures, struct
 		                  "%s holds no results.json: it is no run directory, or the run has not finished "
 		                  "(calibrate --resume goes on with it)",
 		                  run);
+	if (!status && options->bench.count)
+		status = add_costs(&results, run, &options->bench, &arena, err);
 	if (!status) {
 		dsa_html_write(&html, &results);
 		status = dsa_write_text(&html, run, "report.html", &arena, err);
 	}
-	if (!status && figures)
-		status = write_figures(&results, figures, &arena, err);
+	if (!status && options->svg)
+		status = write_figures(&results, options->svg, &arena, err);
 	dsa_arena_release(&arena);
 	return status;
 }
@@ -61,6 +90,6 @@ int dsa_cmd_report(const struct dsa_cli_options *options, struct dsa_terminal *t
 	if (options->operand_count != 1)
 		status = dsa_fail(&err, DSA_E_USAGE, "report needs one RUN, found %d", options->operand_count);
 	else
-		status = write_report(options->operands[0], options->svg, &err);
+		status = write_report(options, &err);
 	return status ? dsa_terminal_fail(terminal, status, &err) : 0;
 }

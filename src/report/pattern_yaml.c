@@ -267,15 +267,27 @@ static void put_search(struct writer *writer, const struct dsa_results *results)
 static void put_gain(struct writer *writer, const struct dsa_results *results)
 {
 	struct dsa_gain rows[DSA_GAIN_ROWS];
+	struct dsa_text basis = {0};
 	int count = dsa_gain_table(results, rows);
 	if (!count)
 		return;
 	map_begin(writer, "expected_gain", false);
-	put_text(writer, "basis", "FLOPs of the layers by model shape; an upper bound where memory or launches limit");
+	if (results->cost_count)
+		dsa_text_printf(&basis,
+		                "prefill measured on %s where a row says so; the rest FLOPs of the layers by model "
+		                "shape, no clock",
+		                results->costs_device);
+	else
+		dsa_text_add(&basis, "FLOPs of the layers by model shape, no clock: an estimate for prefill, at long "
+		                     "contexts far above what decoding gains");
+	writer->failed |= basis.failed;
+	put_text(writer, "basis", basis.failed ? NULL : basis.data);
+	dsa_text_release(&basis);
 	list_begin(writer, "by_context", false);
 	for (int i = 0; i < count; i++) {
 		map_begin(writer, NULL, true);
 		put_int(writer, "context", rows[i].context);
+		put_text(writer, "basis", dsa_gain_basis_name(rows[i].basis));
 		/* Three decimals are more than an estimate deserves. */
 		put_real(writer, "prefill", round(rows[i].prefill * 1e3) / 1e3);
 		put_real(writer, "decode", round(rows[i].decode * 1e3) / 1e3);
