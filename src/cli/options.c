@@ -87,7 +87,7 @@ const struct dsa_option_row dsa_option_table[] = {
      ON(DSA_CMD_EXPORT), false},
     {"strict", FLAG, AT(strict), NULL, "a warning is an error", ON(DSA_CMD_EXPORT), false},
     {"bench", LIST, AT(bench), "FILE", "take the expected gain from what bench --json measured; one file per context",
-     ON(DSA_CMD_REPORT), false},
+     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_REPORT), false},
     {"svg", TEXT, AT(svg), "DIR", "also write each figure as a file into DIR", ON(DSA_CMD_REPORT), false},
     {"dry-run", FLAG, AT(dry_run), NULL, "print the plan and an estimate of the time; leave RUN alone", MEASURING,
      false},

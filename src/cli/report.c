@@ -1,5 +1,4 @@
 #include "commands.h"
-#include "dsa/bench_json.h"
 #include "dsa/file.h"
 #include "dsa/gain.h"
 #include "dsa/html.h"
@@ -40,15 +39,11 @@ static enum dsa_status add_costs(struct dsa_results *results, const char *run, c
 	struct dsa_gain gain;
 	if (!dsa_gain_at(results, results->topk, &gain))
 		return dsa_fail(err, DSA_E_USAGE, "--bench: %s/results.json does not say the model's dimensions", run);
-	results->cost_count = 0;
-	results->costs_device = NULL;
-	for (int i = 0; i < files->count; i++) {
-		enum dsa_status status = dsa_bench_json_load(results, files->value[i], arena, err);
-		if (status)
-			return status;
-	}
+	enum dsa_status status = dsa_cli_costs(files, results, arena, err);
+	if (status)
+		return status;
 	dsa_results_json_write(&text, results);
-	enum dsa_status status = dsa_write_text(&text, run, "results.json", arena, err);
+	status = dsa_write_text(&text, run, "results.json", arena, err);
 	if (status)
 		return status;
 	dsa_pattern_yaml_write(&text, results);

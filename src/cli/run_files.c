@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "dsa/bench_json.h"
 #include "dsa/csv.h"
 #include "dsa/file.h"
 #include "dsa/html.h"
@@ -44,6 +45,19 @@ enum dsa_status dsa_run_files_write(const char *run, const struct dsa_results *r
 		return status;
 	dsa_html_write(&text, results);
 	return dsa_write_text(&text, run, "report.html", arena, err);
+}
+
+enum dsa_status dsa_cli_costs(const struct dsa_cli_list *files, struct dsa_results *results, struct dsa_arena *arena,
+                              struct dsa_error *err)
+{
+	enum dsa_status status = DSA_OK;
+	if (files->count) {
+		results->cost_count = 0;
+		results->costs_device = NULL;
+	}
+	for (int i = 0; i < files->count && !status; i++)
+		status = dsa_bench_json_load(results, files->value[i], arena, err);
+	return status;
 }
 
 /* F/S letters and nothing else: a file of such a name would have to be written "./FFS". */

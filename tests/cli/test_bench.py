@@ -103,6 +103,8 @@ def test_a_report_takes_its_gain_from_measured_costs():
     equal(read(here, "report.html"), page, "the page again")
     equal(strict_json(good("solve", here, "--max-shared", 1, "--json", "--quiet").out)["gain"]["costs"], gain["costs"],
           "costs after solve")
+    good("calibrate", "--model", GLM, "--corpus", corpus(6), "--max-shared", 2, "--out", here, "--resume", *files, *CPU)
+    equal(results(here)["gain"], gain, "from calibrate")
     good("report", here, *files[:2])
     equal([c["context"] for c in results(here)["gain"]["costs"]], [48], "new files take the place of the old ones")
 
@@ -129,6 +131,10 @@ def test_costs_of_something_else_are_refused():
         refused(run("report", here, "--bench", write(text, scratch(), "bad.json")), 3, "bad.json")
     refused(run("report", here, "--bench", os.path.join(scratch(), "none.json")), 3, "none.json")
     equal(contents(here), before, "the run")
+    other = os.path.join(scratch(), "other")
+    refused(run("calibrate", "--model", GLM, "--corpus", corpus(6), "--out", other, "--bench", change(schema=2), *CPU),
+            3, "schema")
+    equal(os.listdir(other), ["log.txt"], "a run that was refused")
 
 
 harness.main(globals())
