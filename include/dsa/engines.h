@@ -59,5 +59,7 @@ int dsa_engine_stage_start(enum dsa_engine engine, int layers, int stages, int s
 DSA_CHECKED enum dsa_status dsa_engine_export(struct dsa_export *out, const struct dsa_export_request *request,
                                               struct dsa_error *err);
 void dsa_export_release(struct dsa_export *out);
+/* The value of indexer_types: ["full", "shared", …]. */
+void dsa_engine_types(struct dsa_text *text, const char *pattern);
 
 #endif

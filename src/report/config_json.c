@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dsa/engines.h"
 #include "dsa/file.h"
 #include "dsa/json.h"
 #include "dsa/pattern.h"
@@ -87,14 +88,10 @@ static struct spans find_spans(const char *text, const char *key)
 
 static void add_value(struct dsa_text *out, const char *key, const char *pattern)
 {
-	if (key == letters_key) {
+	if (key == letters_key)
 		dsa_text_json(out, pattern);
-		return;
-	}
-	dsa_text_add(out, "[");
-	for (const char *c = pattern; *c; c++)
-		dsa_text_printf(out, "%s\"%s\"", c == pattern ? "" : ", ", *c == 'F' ? "full" : "shared");
-	dsa_text_add(out, "]");
+	else
+		dsa_engine_types(out, pattern);
 }
 
 /* text with one member's value in place, appended to out. */

@@ -192,9 +192,9 @@ static enum dsa_status check_stages(const struct dsa_export_request *request, st
 	return DSA_OK;
 }
 
-static void add_types(struct dsa_text *text, const char *pattern)
+void dsa_engine_types(struct dsa_text *text, const char *pattern)
 {
-	dsa_text_add(text, "\"indexer_types\": [");
+	dsa_text_add(text, "[");
 	for (const char *c = pattern; *c; c++)
 		dsa_text_printf(text, "%s\"%s\"", c == pattern ? "" : ", ", *c == 'F' ? "full" : "shared");
 	dsa_text_add(text, "]");
@@ -233,13 +233,13 @@ enum dsa_status dsa_engine_export(struct dsa_export *out, const struct dsa_expor
 		break;
 	case DSA_ENGINE_TRANSFORMERS:
 		/* Both spellings; a native indexer_types list has to be replaced, or it wins. */
-		dsa_text_printf(&out->text, "{\"index_topk_pattern\": \"%s\", ", pattern);
-		add_types(&out->text, pattern);
+		dsa_text_printf(&out->text, "{\"index_topk_pattern\": \"%s\", \"indexer_types\": ", pattern);
+		dsa_engine_types(&out->text, pattern);
 		dsa_text_add(&out->text, "}");
 		break;
 	case DSA_ENGINE_LMDEPLOY:
-		dsa_text_add(&out->text, "{");
-		add_types(&out->text, pattern);
+		dsa_text_add(&out->text, "{\"indexer_types\": ");
+		dsa_engine_types(&out->text, pattern);
 		dsa_text_add(&out->text, "}");
 		break;
 	case DSA_ENGINE_LLAMACPP:
