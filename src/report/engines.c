@@ -195,8 +195,10 @@ static enum dsa_status check_stages(const struct dsa_export_request *request, st
 void dsa_engine_types(struct dsa_text *text, const char *pattern)
 {
 	dsa_text_add(text, "[");
-	for (const char *c = pattern; *c; c++)
-		dsa_text_printf(text, "%s\"%s\"", c == pattern ? "" : ", ", *c == 'F' ? "full" : "shared");
+	for (const char *c = pattern; *c; c++) {
+		dsa_text_add(text, c == pattern ? "" : ", ");
+		dsa_text_add(text, *c == 'F' ? "\"full\"" : "\"shared\"");
+	}
 	dsa_text_add(text, "]");
 }
 
