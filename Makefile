@@ -195,9 +195,9 @@ valgrind-unit: $(VALGRIND_UNIT)
 		scripts/run_unit.sh $(VALGRIND_UNIT)
 
 .PHONY: check-long
-## check-long: what is too long for every change: whole traces, the tokenizer at length, test-san, test-valgrind
+## check-long: what is too long for every change: whole traces, the tokenizer at length, transformers, test-san, test-valgrind
 check-long:
-	@scripts/bootstrap.sh check
+	@scripts/bootstrap.sh long
 	@$(MAKE) --no-print-directory all
 	@scripts/check_long.sh
 
@@ -211,6 +211,22 @@ check:
 	@$(MAKE) --no-print-directory STATIC=1 all
 	@build/venv/bin/python tests/browser/test_report_page.py
 	@scripts/check_lint.sh
+
+.PHONY: man
+## man: write docs/dsacal.1 again, after the help of a command or an option changed
+man: all
+	$B/dsacal help --man > docs/dsacal.1
+
+PREFIX ?= /usr/local
+.PHONY: install
+## install: program, manual page and completions below PREFIX (/usr/local), with DESTDIR in front
+install: all
+	install -D -m 755 $B/dsacal $(DESTDIR)$(PREFIX)/bin/dsacal
+	install -D -m 644 docs/dsacal.1 $(DESTDIR)$(PREFIX)/share/man/man1/dsacal.1
+	$B/dsacal completion bash > $B/dsacal.bash
+	install -D -m 644 $B/dsacal.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dsacal
+	$B/dsacal completion zsh > $B/_dsacal
+	install -D -m 644 $B/_dsacal $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dsacal
 
 .PHONY: bench
 ## bench: tokens per second, work done against naive and peak memory of the demo's calibration; MB/s of the tokenizer

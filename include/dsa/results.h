@@ -48,6 +48,14 @@ struct dsa_provenance {
 	uint64_t peak_memory; /* bytes, high-water resident size of this process */
 };
 
+/* What bench measured of this model's layers on one document of `context` tokens, as F and as S: seconds per token and
+ * layer; NaN where the model has no such layers. */
+struct dsa_layer_costs {
+	int64_t context;
+	double dense_full, dense_shared, moe_full, moe_shared;
+};
+enum { DSA_LAYER_COSTS = 16 };
+
 struct dsa_results {
 	int layers, topk;
 	const char *pattern, *reference; /* emitted; what it was measured against (all F, or native) */
@@ -79,6 +87,9 @@ struct dsa_results {
 	struct dsa_overlap overlap;
 	struct dsa_result_work work;
 	struct dsa_provenance provenance;
+	struct dsa_layer_costs costs[DSA_LAYER_COSTS]; /* ascending by context; filled by dsa_gain_add_costs() */
+	int cost_count;
+	const char *costs_device; /* what they were measured on; NULL without */
 	/* Model dimensions that the gain table's layer costs follow from (gain.h); 0 = unknown, then there is no table.
 	 * experts_per_token: chosen and shared ones together; dense_layers: how many have no experts. */
 	int hidden, heads, index_heads, index_dim, latent, rope, q_rank;

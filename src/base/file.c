@@ -153,6 +153,8 @@ static enum dsa_status sync_parent(const char *path, struct dsa_error *err)
 enum dsa_status dsa_file_replace(const char *path, const void *data, size_t bytes, struct dsa_error *err)
 {
 	char aside[PATH_MAX];
+	struct stat before;
+	bool replaces = stat(path, &before) == 0;
 	int length = snprintf(aside, sizeof aside, "%s.tmp-%ld", path, (long)getpid());
 	if (length < 0 || (size_t)length >= sizeof aside)
 		return dsa_fail(err, DSA_E_IO, "%s: the path is too long", path);
@@ -160,6 +162,8 @@ enum dsa_status dsa_file_replace(const char *path, const void *data, size_t byte
 	if (fd < 0)
 		return io_error(aside, "create", err);
 	enum dsa_status status = dsa_file_write_all(fd, data, bytes, path, err);
+	if (!status && replaces && fchmod(fd, before.st_mode & 0777))
+		status = io_error(path, "keep the permissions", err);
 	if (!status && fsync(fd))
 		status = io_error(path, "sync", err);
 	if (close(fd) && !status)

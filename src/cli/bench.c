@@ -195,6 +195,26 @@ static void json_operators(struct dsa_json_writer *json, const struct dsa_bench 
 	dsa_json_end(json);
 }
 
+/* What a layer's time follows from, in results.json's names. */
+static void json_dimensions(struct dsa_json_writer *json, const struct dsa_model_config *config)
+{
+	dsa_json_object(json, "dimensions");
+	dsa_json_put_int(json, "hidden", config->hidden);
+	dsa_json_put_int(json, "heads", config->heads);
+	dsa_json_put_int(json, "q_rank", config->q_rank);
+	dsa_json_put_int(json, "latent", config->latent);
+	dsa_json_put_int(json, "rope", config->rope);
+	dsa_json_put_int(json, "nope", config->nope);
+	dsa_json_put_int(json, "value", config->value);
+	dsa_json_put_int(json, "index_heads", config->index_heads);
+	dsa_json_put_int(json, "index_dim", config->index_dim);
+	dsa_json_put_int(json, "index_topk", config->topk);
+	dsa_json_put_int(json, "dense_inner", config->dense_inner);
+	dsa_json_put_int(json, "expert_inner", config->expert_inner);
+	dsa_json_put_int(json, "experts_per_token", config->router.chosen + config->shared_experts);
+	dsa_json_end(json);
+}
+
 static void write_json(struct dsa_text *text, const struct benching *b)
 {
 	const struct dsa_bench *bench = &b->bench;
@@ -208,6 +228,7 @@ static void write_json(struct dsa_text *text, const struct benching *b)
 	dsa_json_put_text(&json, "model", b->options->model);
 	dsa_json_put_text(&json, "shape", b->options->shape);
 	dsa_json_put_int(&json, "context", bench->context);
+	json_dimensions(&json, &b->config);
 	dsa_json_put_int(&json, "experts", b->config.router.experts);
 	dsa_json_put_int(&json, "experts_of_shape", b->experts);
 	dsa_json_put_int(&json, "vocabulary", b->config.vocab);

@@ -59,6 +59,14 @@ static enum dsa_status search_options(struct dsa_session *session, struct dsa_ca
 	return status;
 }
 
+/* Before anything is measured: a file that will not do is better refused now than behind hours of work. */
+static enum dsa_status check_costs(struct dsa_session *session, struct dsa_error *err)
+{
+	struct dsa_results shape = {0};
+	dsa_session_dimensions(session, &shape);
+	return dsa_cli_costs(&session->options->bench, &shape, &session->arena, err);
+}
+
 #define RESUMABLE "%s keeps all that was measured"
 
 int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
@@ -78,9 +86,13 @@ int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal
 		return dsa_terminal_fail(terminal, status, &err);
 	status = search_options(&session, &how, &err);
 	if (!status)
+		status = check_costs(&session, &err);
+	if (!status)
 		status = dsa_calibration_run(&results, session.evaluator, &how, &session.arena, &complete, &err);
 	if (!status)
 		status = dsa_session_describe(&session, &results, &err);
+	if (!status)
+		status = dsa_cli_costs(&options->bench, &results, &session.arena, &err);
 	if (!status)
 		status = dsa_run_files_write(session.run, &results, &session.arena, &err);
 	if (!status) {

@@ -16,6 +16,7 @@ int dsa_cmd_diff(const struct dsa_cli_options *options, struct dsa_terminal *ter
 int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_tokenize(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_bench(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_completion(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 
 /* --dry-run of a measuring command: its plan on stdout. */
 int dsa_dry_run(const struct dsa_cli_options *options, struct dsa_terminal *terminal);

@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "dsa/provenance.h"
+#include "help.h"
 
 static int by_name(const char *name)
 {
@@ -22,6 +23,8 @@ static int wrong_command(const char *name)
 
 static int help(int argc, char **argv)
 {
+	if (argc > 1 && !strcmp(argv[1], "--man"))
+		return dsa_cli_man();
 	int about = argc > 1 ? by_name(argv[1]) : DSA_CMD_HELP;
 	if (about < 0)
 		return wrong_command(argv[1]);
@@ -54,6 +57,8 @@ static int run(const struct dsa_cli_options *options, struct dsa_terminal *termi
 		return dsa_cmd_tokenize(options, terminal);
 	case DSA_CMD_BENCH:
 		return dsa_cmd_bench(options, terminal);
+	case DSA_CMD_COMPLETION:
+		return dsa_cmd_completion(options, terminal);
 	case DSA_CMD_HELP:
 	case DSA_COMMANDS:
 		break;

@@ -98,7 +98,12 @@ const struct dsa_option_row dsa_option_table[] = {
     {"junit", TEXT, AT(junit), "FILE", "also write the checks as JUnit XML", ON(DSA_CMD_VERIFY), false},
     {"engine", CHOICE, AT(engine), "vllm|sglang|transformers|trtllm|lmdeploy|llamacpp",
      "the serving engine to write for", ON(DSA_CMD_EXPORT), false},
+    {"config-json", TEXT, AT(config_json), "FILE",
+     "also write the pattern into this config.json of the checkpoint; the original stays as FILE.orig",
+     ON(DSA_CMD_EXPORT), false},
     {"strict", FLAG, AT(strict), NULL, "a warning is an error", ON(DSA_CMD_EXPORT), false},
+    {"bench", LIST, AT(bench), "FILE", "take the expected gain from what bench --json measured; one file per context",
+     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_REPORT), false},
     {"svg", TEXT, AT(svg), "DIR", "also write each figure as a file into DIR", ON(DSA_CMD_REPORT), false},
     {"dry-run", FLAG, AT(dry_run), NULL, "print the plan and an estimate of the time; leave RUN alone", PLANNED, false},
     {"json", FLAG, AT(json), NULL, "results on stdout as JSON", EVERY, false},
@@ -115,10 +120,15 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
                            "budget is hit, and leaves\npattern.yaml, results.json, report.html and its "
                            "tables as CSV in RUN. Killed at any moment, --resume goes on.",
                            "dsacal calibrate --model ./glm --corpus legal=contracts.jsonl.zst --budget-kl 0.01 "
-                           "--out runs/legal"},
-    [DSA_CMD_EVALUATE] = {"evaluate", "", "measure one pattern against the checkpoint's own",
-                          "With bounds given, exit 0 means that they hold and 1 that they do not.",
-                          "dsacal evaluate --model ./glm --corpus legal.jsonl --pattern FFSS… --budget-kl 0.01"},
+                           "--out runs/legal\n"
+                           "dsacal calibrate --model ./glm --corpus a=a.jsonl --corpus b=b.jsonl:weight=2 --pp 4 --out "
+                           "runs/ab --dry-run\n"
+                           "dsacal calibrate --config runs/legal/config.yaml --out runs/legal --resume"},
+    [DSA_CMD_EVALUATE] =
+	{"evaluate", "", "measure one pattern against the checkpoint's own",
+         "With bounds given, exit 0 means that they hold and 1 that they do not.",
+         "dsacal evaluate --model ./glm --corpus legal.jsonl --pattern FFSS… --budget-kl 0.01\n"
+         "dsacal evaluate --model ./glm --corpus legal.jsonl --pattern runs/legal/pattern.yaml --json"},
     [DSA_CMD_VERIFY] = {"verify", "PATTERN.yaml", "does a saved pattern still hold? for CI",
                         "Measures the pattern again and compares with the bounds and figures in the file. Exit 0: it "
                         "holds; 1: it got worse;\n3: it could not be measured, or the model is another. Context, split "
@@ -131,24 +141,40 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
     [DSA_CMD_SOLVE] = {"solve", "RUN", "another budget from a finished run: no model, no GPU",
                        "Replays the run's journal under other bounds. Goes as far as the trace does; calibrate "
                        "with --full-trace to go anywhere.",
-                       "dsacal solve runs/legal --budget-kl 0.005 --out pattern-strict.yaml"},
-    [DSA_CMD_REPORT] = {"report", "RUN",
-                        "write report.html and its tables again from a run directory: no model, no GPU", "",
-                        "dsacal report runs/legal --svg figures"},
+                       "dsacal solve runs/legal --budget-kl 0.005 --out pattern-strict.yaml\n"
+                       "dsacal solve runs/legal --max-shared 50% --json"},
+    [DSA_CMD_REPORT] = {"report", "RUN", "write report.html and its tables again from a run directory: no model, no GPU",
+                        "With --svg also each figure as a file. With --bench the expected gain becomes what `dsacal "
+                        "bench --json` measured,\nin results.json and pattern.yaml too.",
+                        "dsacal report runs/legal --svg figures\n"
+                        "dsacal report runs/legal --bench h100-32k.json --bench h100-128k.json"},
     [DSA_CMD_EXPORT] = {"export", "PATTERN.yaml", "the arguments a serving engine takes",
-                        "Prints what to pass to the engine; warns where it will not honour the pattern.",
-                        "dsacal export runs/legal/pattern.yaml --engine vllm"},
+                        "Prints what to pass to the engine; refuses what it would misread, warns where it will not "
+                        "honour the pattern.",
+                        "dsacal export runs/legal/pattern.yaml --engine vllm --pp 2\n"
+                        "dsacal export runs/legal/pattern.yaml --engine transformers --config-json ./glm/config.json"},
     [DSA_CMD_DIFF] = {"diff", "A.yaml B.yaml", "two pattern files: layers that changed, figures side by side",
                       "Exit 0 whenever both can be read.", "dsacal diff main/pattern.yaml pattern.yaml"},
-    [DSA_CMD_INSPECT] = {"inspect", "MODEL_DIR", "architecture, sizes, native pattern", "", "dsacal inspect ./glm"},
+    [DSA_CMD_INSPECT] = {"inspect", "MODEL_DIR", "architecture, sizes, native pattern",
+                         "Reads config.json and the headers of the weights, nothing else.",
+                         "dsacal inspect ./glm\ndsacal inspect ./glm --json"},
     [DSA_CMD_TOKENIZE] = {"tokenize", "FILE…", "token ids, one line per document",
                           "For checking against the reference tokenizer.",
-                          "dsacal tokenize --model ./glm contract.txt"},
+                          "dsacal tokenize --model ./glm contract.txt\n"
+                          "dsacal tokenize --model ./glm corpus.jsonl.zst > ids.txt"},
     [DSA_CMD_BENCH] = {"bench", "", "how fast this device runs the operators and layers",
                        "Times every operator and each kind of layer, on a checkpoint or on random weights, beside a "
                        "large product and a copy\nmeasured in the same run.",
-                       "dsacal bench --shape glm5 --context 65536"},
-    [DSA_CMD_HELP] = {"help", "[COMMAND]", "this list, or a command's options", "", "dsacal help calibrate"},
+                       "dsacal bench --shape glm5 --context 65536\n"
+                       "dsacal bench --model ./glm --context 32768 --json > h100-32k.json"},
+    [DSA_CMD_COMPLETION] = {"completion", "bash|zsh", "completions for a shell, to be sourced or installed",
+                            "Made from the same table as the help: commands, options, and the values of those that "
+                            "have a choice.",
+                            "source <(dsacal completion bash)\n"
+                            "dsacal completion zsh > ~/.zfunc/_dsacal"},
+    [DSA_CMD_HELP] = {"help", "[COMMAND]", "this list, or a command's options",
+                      "--man instead of a command prints the manual page.",
+                      "dsacal help calibrate\ndsacal help --man | man -l -"},
 };
 
 static void *field(struct dsa_cli_options *options, const struct dsa_option_row *row)
@@ -348,41 +374,4 @@ enum dsa_status dsa_cli_parse(struct dsa_cli_options *options, enum dsa_command 
 		return status;
 	clear_lists(options, &words);
 	return parse_words(options, argc, argv, help, err);
-}
-
-static void help_options(enum dsa_command command)
-{
-	for (int i = 0; i < ROWS; i++) {
-		if (!(dsa_option_table[i].commands & ON(command)))
-			continue;
-		char left[96];
-		const char *behind = dsa_option_table[i].argument;
-		const char *between = dsa_option_table[i].kind == SWITCH ? ", --" : behind ? " " : "";
-		snprintf(left, sizeof left, "--%s%s%s", dsa_option_table[i].name, between, behind ? behind : "");
-		if (strlen(left) > 30)
-			printf("  %s\n  %-30s  %s\n", left, "", dsa_option_table[i].help);
-		else
-			printf("  %-30s  %s\n", left, dsa_option_table[i].help);
-	}
-}
-
-void dsa_cli_help(enum dsa_command command)
-{
-	const struct dsa_cli_command *about = &dsa_cli_commands[command];
-	if (command != DSA_CMD_HELP) {
-		printf("dsacal %s [OPTIONS]%s%s: %s\n", about->name, *about->operands ? " " : "", about->operands,
-		       about->summary);
-		if (*about->text)
-			printf("\n%s\n", about->text);
-		printf("\nOptions:\n");
-		help_options(command);
-		printf("\nExample:\n  %s\n", about->example);
-		return;
-	}
-	printf("dsacal: which layers of a DeepSeek-Sparse-Attention model may share their top-k selection\n\n");
-	for (int c = 0; c < DSA_COMMANDS; c++)
-		printf("  %-10s %-13s %s\n", dsa_cli_commands[c].name, dsa_cli_commands[c].operands,
-		       dsa_cli_commands[c].summary);
-	printf("\nExit status: 0 done or holds, 1 a quality bound is broken, 2 wrong usage, 3 could not measure,\n"
-	       "75 interrupted and resumable. Results on stdout, everything else on stderr.\n");
 }

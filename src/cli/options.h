@@ -25,6 +25,7 @@ enum dsa_command {
 	DSA_CMD_INSPECT,
 	DSA_CMD_TOKENIZE,
 	DSA_CMD_BENCH,
+	DSA_CMD_COMPLETION,
 	DSA_CMD_HELP,
 	DSA_COMMANDS
 };
@@ -41,7 +42,7 @@ struct dsa_cli_options {
 	const char *config;
 	/* Measuring. */
 	const char *model, *out, *device, *indexer_precision;
-	struct dsa_cli_list corpus, baseline;
+	struct dsa_cli_list corpus, baseline, bench;
 	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived; verify's seed -1: as recorded */
 	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */
 	double holdout;                                           /* share; NaN: as recorded (verify) */
@@ -56,7 +57,7 @@ struct dsa_cli_options {
 	const char *force_full, *pp_starts;
 	int64_t pp;
 	/* Others. */
-	const char *pattern, *engine, *svg, *shape;
+	const char *pattern, *engine, *config_json, *svg, *shape;
 	bool strict, dry_run;
 	/* verify's. */
 	const char *junit, *from;
@@ -69,7 +70,8 @@ struct dsa_cli_options {
 };
 
 struct dsa_cli_command {
-	const char *name, *operands, *summary, *text, *example;
+	const char *name, *operands, *summary, *text;
+	const char *example; /* one command line per line */
 };
 extern const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS];
 
@@ -77,9 +79,6 @@ extern const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS];
  * --help was given. */
 DSA_CHECKED enum dsa_status dsa_cli_parse(struct dsa_cli_options *options, enum dsa_command command, int argc,
                                           char **argv, bool *help, struct dsa_arena *arena, struct dsa_error *err);
-/* Prints the help of a command, or of the program (DSA_CMD_HELP), on stdout. */
-void dsa_cli_help(enum dsa_command command);
-
 /* [NAME=]PATH[:weight=W] → source; memory from the arena. */
 DSA_CHECKED enum dsa_status dsa_cli_corpus(const char *value, struct dsa_corpus_source *source, struct dsa_arena *arena,
                                            struct dsa_error *err);

@@ -3,6 +3,8 @@
 
 #include "commands.h"
 #include "dsa/file.h"
+#include "dsa/gain.h"
+#include "dsa/pattern_yaml.h"
 #include "dsa/results_json.h"
 #include "dsa/svg.h"
 #include "run_files.h"
@@ -91,12 +93,31 @@ static enum dsa_status add_baselines(struct dsa_results *results, const struct d
 	return DSA_OK;
 }
 
+/* Measured costs take the place of those that results.json may hold; what shows the gain is written again. */
+static enum dsa_status add_costs(struct dsa_results *results, const char *run, const struct dsa_cli_list *files,
+                                 struct dsa_arena *arena, struct dsa_error *err)
+{
+	struct dsa_text text = {0};
+	struct dsa_gain gain;
+	if (!dsa_gain_at(results, results->topk, &gain))
+		return dsa_fail(err, DSA_E_USAGE, "--bench: %s/results.json does not say the model's dimensions", run);
+	enum dsa_status status = dsa_cli_costs(files, results, arena, err);
+	if (status)
+		return status;
+	dsa_results_json_write(&text, results);
+	status = dsa_write_text(&text, run, "results.json", arena, err);
+	if (status)
+		return status;
+	dsa_pattern_yaml_write(&text, results);
+	return dsa_write_text(&text, run, "pattern.yaml", arena, err);
+}
+
 static enum dsa_status write_report(const struct dsa_cli_options *options, const struct dsa_log *log,
                                     struct dsa_error *err)
 {
+	const char *run = options->operands[0];
 	struct dsa_arena arena;
 	struct dsa_results results = {0};
-	const char *run = options->operands[0];
 	char *path;
 	dsa_arena_init(&arena);
 	enum dsa_status status = dsa_file_join(&arena, run, "results.json", &path, err);
@@ -109,6 +130,8 @@ static enum dsa_status write_report(const struct dsa_cli_options *options, const
 		                  run);
 	if (!status && options->baseline.count)
 		status = add_baselines(&results, &options->baseline, log, &arena, err);
+	if (!status && options->bench.count)
+		status = add_costs(&results, run, &options->bench, &arena, err);
 	if (!status)
 		status = dsa_report_files_write(run, &results, &arena, err);
 	if (!status && options->svg)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "dsa/bench_json.h"
 #include "dsa/csv.h"
 #include "dsa/file.h"
 #include "dsa/html.h"
@@ -50,6 +51,19 @@ enum dsa_status dsa_run_files_write(const char *run, const struct dsa_results *r
 	if (status)
 		return status;
 	return dsa_report_files_write(run, results, arena, err);
+}
+
+enum dsa_status dsa_cli_costs(const struct dsa_cli_list *files, struct dsa_results *results, struct dsa_arena *arena,
+                              struct dsa_error *err)
+{
+	enum dsa_status status = DSA_OK;
+	if (files->count) {
+		results->cost_count = 0;
+		results->costs_device = NULL;
+	}
+	for (int i = 0; i < files->count && !status; i++)
+		status = dsa_bench_json_load(results, files->value[i], arena, err);
+	return status;
 }
 
 /* F/S letters and nothing else: a file of such a name would have to be written "./FFS". */

@@ -5,6 +5,7 @@
 
 #include "dsa/results.h"
 #include "dsa/text.h"
+#include "options.h"
 
 /* The tables of csv.h, then report.html. */
 DSA_CHECKED enum dsa_status dsa_report_files_write(const char *run, const struct dsa_results *results,
@@ -15,6 +16,9 @@ DSA_CHECKED enum dsa_status dsa_run_files_write(const char *run, const struct ds
 /* Checks and writes one built file into a directory, and releases text. */
 DSA_CHECKED enum dsa_status dsa_write_text(struct dsa_text *text, const char *directory, const char *name,
                                            struct dsa_arena *arena, struct dsa_error *err);
+/* --bench: the files' costs take the place of those in results, whose dimensions are known. */
+DSA_CHECKED enum dsa_status dsa_cli_costs(const struct dsa_cli_list *files, struct dsa_results *results,
+                                          struct dsa_arena *arena, struct dsa_error *err);
 /* value: F/S letters, or the path of a pattern.yaml. what: the option, for messages. Pattern in the arena. */
 DSA_CHECKED enum dsa_status dsa_cli_pattern(const char *value, const char *what, int layers, const struct dsa_log *log,
                                             struct dsa_arena *arena, const char **pattern, struct dsa_error *err);

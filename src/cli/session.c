@@ -482,24 +482,11 @@ static enum dsa_status describe_provenance(struct dsa_session *session, struct d
 	return DSA_OK;
 }
 
-enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results, struct dsa_error *err)
+void dsa_session_dimensions(const struct dsa_session *session, struct dsa_results *results)
 {
 	const struct dsa_model_config *config = &session->config;
-	const struct dsa_cli_options *options = session->options;
 	results->layers = config->layers;
 	results->topk = config->topk;
-	results->reference = config->native;
-	results->search = options->search;
-	results->model_name = base_name(options->model, &session->arena, err);
-	if (!results->model_name)
-		return DSA_E_MEMORY;
-	results->architecture = config->model_type;
-	results->fingerprint = session->fingerprint;
-	results->tokenizer = *session->tokenizer ? session->tokenizer : NULL;
-	results->context = options->context ? (int)options->context : config->max_positions;
-	results->seed = (uint64_t)options->seed;
-	results->max_tokens = options->max_tokens;
-	results->holdout = dsa_documents_holdout(options);
 	results->hidden = config->hidden;
 	results->heads = config->heads;
 	results->index_heads = config->index_heads;
@@ -516,6 +503,25 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 	results->dense_layers = 0;
 	for (int l = 0; l < config->layers; l++)
 		results->dense_layers += !config->moe[l];
+}
+
+enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results, struct dsa_error *err)
+{
+	const struct dsa_model_config *config = &session->config;
+	const struct dsa_cli_options *options = session->options;
+	dsa_session_dimensions(session, results);
+	results->reference = config->native;
+	results->search = options->search;
+	results->model_name = base_name(options->model, &session->arena, err);
+	if (!results->model_name)
+		return DSA_E_MEMORY;
+	results->architecture = config->model_type;
+	results->fingerprint = session->fingerprint;
+	results->tokenizer = *session->tokenizer ? session->tokenizer : NULL;
+	results->context = options->context ? (int)options->context : config->max_positions;
+	results->seed = (uint64_t)options->seed;
+	results->max_tokens = options->max_tokens;
+	results->holdout = dsa_documents_holdout(options);
 	enum dsa_status status = describe_corpora(session, results, err);
 	return status ? status : describe_provenance(session, results, err);
 }

@@ -53,6 +53,8 @@ size_t dsa_session_pool_limit(const struct dsa_session *session);
  * so it leaves only the log, and --out serves again. What earlier processes measured is never touched. */
 void dsa_session_forget_start(struct dsa_session *session, enum dsa_status status);
 void dsa_session_close(struct dsa_session *session);
+/* layers, index_topk and what else a layer's cost follows from. */
+void dsa_session_dimensions(const struct dsa_session *session, struct dsa_results *results);
 /* Names, corpora, model dimensions and provenance of results; strings from results' arena or the session's. */
 DSA_CHECKED enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results,
                                                  struct dsa_error *err);

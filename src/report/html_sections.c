@@ -70,8 +70,10 @@ void html_tiles(struct dsa_text *text, const struct dsa_results *results)
 	dsa_text_add(text, "</strong> <span>same most likely token</span></li>\n");
 	if (gains) {
 		const struct dsa_gain *longest = &rows[gains - 1];
-		tile_begin(text, "Prefill arithmetic saved");
-		dsa_text_printf(text, "%.0f%%</strong> <span>of FLOPs at ", 100 * (1 - 1 / longest->prefill));
+		bool clock = longest->basis != DSA_GAIN_FLOPS;
+		tile_begin(text, clock ? "Prefill time saved" : "Prefill arithmetic saved");
+		dsa_text_printf(text, "%.0f%%</strong> <span>of %s at ", 100 * (1 - 1 / longest->prefill),
+		                clock ? "measured time" : "FLOPs");
 		html_count(text, longest->context);
 		dsa_text_add(text, " tokens</span></li>\n");
 	}
@@ -183,19 +185,31 @@ void html_positions(struct dsa_text *text, const struct dsa_results *results)
 
 void html_gain(struct dsa_text *text, const struct dsa_results *results)
 {
-	const char *const columns[] = {"Context", "indexer share of prefill", "prefill", "decode"};
+	const char *const columns[] = {"Context", "from", "indexer share of prefill", "prefill", "decode (FLOPs)"};
 	struct dsa_gain rows[DSA_GAIN_ROWS];
 	int count = dsa_gain_table(results, rows);
 	if (!count)
 		return;
 	html_section(text, "gain", "Expected gain");
-	dsa_text_add(text,
-	             "<p class=\"soft\">From the FLOPs of the model's shape, not from a clock: an upper bound wherever "
-	             "memory traffic, communication or launches limit.</p>\n");
+	dsa_text_add(text, "<p class=\"soft\">");
+	if (results->cost_count) {
+		dsa_text_add(text, "Prefill measured layer by layer on ");
+		dsa_text_markup(text, results->costs_device);
+		dsa_text_add(text,
+		             " where a row says so; other figures are FLOPs of the model's shape, not from a clock.");
+	} else {
+		dsa_text_add(text,
+		             "From the FLOPs of the model's shape, not from a clock, as if every part ran at the same "
+		             "rate.");
+	}
+	dsa_text_add(text, " Decoding is bound by memory and launches: at long contexts it gains far less than its "
+	                   "FLOPs say.</p>\n");
 	HTML_TABLE_BEGIN(text, "Expected gain by context length", columns);
 	for (int i = 0; i < count; i++) {
 		dsa_text_add(text, "<tr>");
 		html_int_head(text, rows[i].context);
+		dsa_text_printf(text, "<td>%s</td>",
+		                rows[i].basis == DSA_GAIN_FLOPS ? "FLOPs" : dsa_gain_basis_name(rows[i].basis));
 		html_percent_cell(text, rows[i].indexer_share);
 		dsa_text_printf(text, "<td>%.2f×</td><td>%.2f×</td></tr>\n", rows[i].prefill, rows[i].decode);
 	}
@@ -209,8 +223,13 @@ void html_engines(struct dsa_text *text, const struct dsa_results *results)
 	for (int e = 0; e < DSA_ENGINES; e++) {
 		struct dsa_export export;
 		enum dsa_engine engine = (enum dsa_engine)e;
-		if (!dsa_engine_export(&export, engine, results->architecture, results->layers, results->pattern, 1,
-		                       NULL)) {
+		const struct dsa_export_request request = {.engine = engine,
+		                                           .architecture = results->architecture,
+		                                           .pattern = results->pattern,
+		                                           .reference = results->reference,
+		                                           .layers = results->layers,
+		                                           .stages = 1};
+		if (!dsa_engine_export(&export, &request, NULL)) {
 			dsa_text_printf(text, "<h3>%s <span class=\"soft\">(%s)</span></h3>\n<pre>",
 			                dsa_engine_title(engine), export.where);
 			dsa_text_markup(text, export.text.data);

@@ -270,15 +270,27 @@ static void put_search(struct writer *writer, const struct dsa_results *results)
 static void put_gain(struct writer *writer, const struct dsa_results *results)
 {
 	struct dsa_gain rows[DSA_GAIN_ROWS];
+	struct dsa_text basis = {0};
 	int count = dsa_gain_table(results, rows);
 	if (!count)
 		return;
 	map_begin(writer, "expected_gain", false);
-	put_text(writer, "basis", "FLOPs of the layers by model shape; an upper bound where memory or launches limit");
+	if (results->cost_count)
+		dsa_text_printf(&basis,
+		                "prefill measured on %s where a row says so; the rest FLOPs of the layers by model "
+		                "shape, no clock",
+		                results->costs_device);
+	else
+		dsa_text_add(&basis, "FLOPs of the layers by model shape, no clock: an estimate for prefill, at long "
+		                     "contexts far above what decoding gains");
+	writer->failed |= basis.failed;
+	put_text(writer, "basis", basis.failed ? NULL : basis.data);
+	dsa_text_release(&basis);
 	list_begin(writer, "by_context", false);
 	for (int i = 0; i < count; i++) {
 		map_begin(writer, NULL, true);
 		put_int(writer, "context", rows[i].context);
+		put_text(writer, "basis", dsa_gain_basis_name(rows[i].basis));
 		/* Three decimals are more than an estimate deserves. */
 		put_real(writer, "prefill", round(rows[i].prefill * 1e3) / 1e3);
 		put_real(writer, "decode", round(rows[i].decode * 1e3) / 1e3);
@@ -288,20 +300,38 @@ static void put_gain(struct writer *writer, const struct dsa_results *results)
 	map_end(writer);
 }
 
+/* All in one string, as readers of the key expect. */
+static void put_warnings(struct writer *writer, const struct dsa_export *export)
+{
+	struct dsa_text all = {0};
+	for (int w = 0; w < export->warnings; w++) {
+		dsa_text_add(&all, w ? "; " : "");
+		dsa_text_add(&all, export->warning[w].text);
+	}
+	writer->failed |= all.failed;
+	put_text(writer, "warning", all.failed ? NULL : all.data);
+	dsa_text_release(&all);
+}
+
 static void put_engines(struct writer *writer, const struct dsa_results *results)
 {
 	map_begin(writer, "engines", false);
 	for (int e = 0; e < DSA_ENGINES; e++) {
 		struct dsa_export export;
 		enum dsa_engine engine = (enum dsa_engine)e;
-		if (!dsa_engine_export(&export, engine, results->architecture, results->layers, results->pattern, 1,
-		                       NULL)) {
+		const struct dsa_export_request request = {.engine = engine,
+		                                           .architecture = results->architecture,
+		                                           .pattern = results->pattern,
+		                                           .reference = results->reference,
+		                                           .layers = results->layers,
+		                                           .stages = 1};
+		if (!dsa_engine_export(&export, &request, NULL)) {
 			map_begin(writer, dsa_engine_name(engine), false);
 			/* As a block: to be copied as it stands. */
 			plain(writer, export.where);
 			scalar(writer, export.text.data, export.text.bytes, YAML_LITERAL_SCALAR_STYLE);
 			if (export.warnings)
-				put_text(writer, "warning", export.warning[0].text);
+				put_warnings(writer, &export);
 			map_end(writer);
 		}
 		writer->failed |= export.text.failed;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dsa/json_writer.h"
+#include "results_gain.h"
 
 /* Members of one object must differ: the second "legal" is written "legal (2)". */
 static const char *unique_name(struct dsa_text *scratch, const char *name, int earlier)
@@ -439,6 +440,7 @@ void dsa_results_json_write(struct dsa_text *text, const struct dsa_results *res
 	put_baselines(&writer, results, &scratch);
 	put_noise_floor(&writer, results, &scratch);
 	put_overlap(&writer, results, &scratch);
+	results_put_gain(&writer, results);
 	enum dsa_bound stopped_by = results->trace.stopped_by;
 	dsa_json_put_text(&writer, "stopped_by", stopped_by ? dsa_bound_name(stopped_by) : NULL);
 	put_work_and_provenance(&writer, results);

@@ -8,6 +8,7 @@
 #include "dsa/file.h"
 #include "dsa/model_config.h"
 #include "dsa/results_json.h"
+#include "results_gain.h"
 #include "results_reader.h"
 
 enum { FILE_LIMIT = 512 << 20 };
@@ -543,8 +544,9 @@ enum dsa_status dsa_results_json_read(struct dsa_results *results, const char *t
 	    (status = read_budget(&reader, root)) || (status = read_trace(&reader, root)) ||
 	    (status = read_best(&reader, root)) || (status = read_refined(&reader, root)) ||
 	    (status = read_corpora(&reader, root)) || (status = read_baselines(&reader, root)) ||
-	    (status = results_read_overlap(&reader, root)) || (status = read_work_and_provenance(&reader, root)))
+	    (status = results_read_overlap(&reader, root)) || (status = results_read_gain(&reader, root)))
 		goto cleanup;
+	status = read_work_and_provenance(&reader, root);
 cleanup:
 	json_decref(root);
 	return status;

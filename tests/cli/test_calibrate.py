@@ -754,7 +754,7 @@ def test_inspect_and_tokenize():
 def test_help_and_wrong_usage():
     listed = good("help").out
     commands = ["calibrate", "evaluate", "overlap", "solve", "report", "export", "inspect", "tokenize", "bench",
-                "help"]
+                "completion", "help"]
     for command in commands:
         expect(re.search(rf"^  {command} ", listed, re.M), f"help does not list {command}")
         about = good("help", command).out

@@ -38,6 +38,14 @@ static void parse_back(enum dsa_engine engine, const char *text, char out[DSA_ER
 	json_decref(root);
 }
 
+static enum dsa_status export_as(struct dsa_export *export, enum dsa_engine engine, const char *architecture,
+                                 int layers, const char *pattern, int stages)
+{
+	const struct dsa_export_request request = {
+	    .engine = engine, .architecture = architecture, .pattern = pattern, .layers = layers, .stages = stages};
+	return dsa_engine_export(export, &request, &err);
+}
+
 static void ten_thousand_random_patterns_come_back_from_every_engine(void **state)
 {
 	(void)state;
@@ -50,9 +58,8 @@ static void ten_thousand_random_patterns_come_back_from_every_engine(void **stat
 		pattern[layers] = 0;
 		for (int e = 0; e < DSA_ENGINES; e++) {
 			struct dsa_export export;
-			assert_int_equal(
-			    dsa_engine_export(&export, (enum dsa_engine)e, "glm_moe_dsa", layers, pattern, 1, &err),
-			    DSA_OK);
+			assert_int_equal(export_as(&export, (enum dsa_engine)e, "glm_moe_dsa", layers, pattern, 1),
+			                 DSA_OK);
 			assert_int_equal(export.warnings, 0);
 			parse_back((enum dsa_engine)e, export.text.data, back);
 			assert_string_equal(back, pattern);
@@ -61,32 +68,65 @@ static void ten_thousand_random_patterns_come_back_from_every_engine(void **stat
 	}
 }
 
+/* Names as an enemy would choose them: quotes, line ends, YAML's and shells' own marks, bytes that are no UTF-8. */
+static const char *hostile_name(uint64_t *seed, char out[64])
+{
+	static const char *const bits[] = {"\"",       "'",
+	                                   "\n",       "pattern: \"S\"",
+	                                   "\\",       ": ",
+	                                   "#",        "---",
+	                                   "\xff\xfe", "\xe2\x80\xae",
+	                                   "&a",       "*a",
+	                                   "!!python", "{",
+	                                   "]",        "\t",
+	                                   "%",        "\x7f",
+	                                   "\x01",     "$(x)",
+	                                   "`",        "null",
+	                                   "\xc3\xa9", "|",
+	                                   ">",        "\r\n",
+	                                   "</pre>",   "a"};
+	out[0] = 0;
+	for (int i = (int)(fixture_random(seed) % 6); i >= 0; i--) {
+		const char *bit = bits[fixture_random(seed) % (sizeof bits / sizeof *bits)];
+		if (strlen(out) + strlen(bit) < 64)
+			strcat(out, bit);
+	}
+	return out;
+}
+
+/* The whole way: pattern.yaml with hostile names, read, exported for each engine, parsed as the engine parses it. */
 static void ten_thousand_pattern_files_are_read_exported_and_parsed(void **state)
 {
 	(void)state;
 	uint64_t seed = 6;
-	char pattern[32], back[DSA_ERROR_CHARS];
+	char pattern[32], back[DSA_ERROR_CHARS], model[64], name[64];
 	for (int round = 0; round < 10000; round++) {
 		struct dsa_arena arena;
 		struct dsa_results written = {0}, read;
+		struct dsa_result_corpus corpus = {.name = hostile_name(&seed, name), .weight = 1};
 		struct dsa_text text = {0};
 		struct dsa_export export;
-		enum dsa_engine engine = (enum dsa_engine)(round % DSA_ENGINES);
 		written.layers = 1 + (int)(fixture_random(&seed) % 31);
 		for (int l = 0; l < written.layers; l++)
 			pattern[l] = l && fixture_random(&seed) & 1 ? 'S' : 'F';
 		pattern[written.layers] = 0;
 		written.topk = 64;
-		written.pattern = written.reference = pattern;
+		written.pattern = pattern;
+		written.model_name = hostile_name(&seed, model);
+		written.corpora = &corpus;
+		written.corpus_count = 1;
 		dsa_arena_init(&arena);
 		dsa_pattern_yaml_write(&text, &written);
-		assert_int_equal(dsa_pattern_yaml_read(&read, text.data, text.bytes, "p.yaml", NULL, &arena, &err),
-		                 DSA_OK);
-		assert_int_equal(
-		    dsa_engine_export(&export, engine, read.architecture, read.layers, read.pattern, 1, &err), DSA_OK);
-		parse_back(engine, export.text.data, back);
-		assert_string_equal(back, pattern);
-		dsa_export_release(&export);
+		if (dsa_pattern_yaml_read(&read, text.data, text.bytes, "p.yaml", NULL, &arena, &err))
+			fail_msg("%s in\n%s", err.text, text.data);
+		for (int e = 0; e < DSA_ENGINES; e++) {
+			enum dsa_engine engine = (enum dsa_engine)e;
+			assert_int_equal(export_as(&export, engine, read.architecture, read.layers, read.pattern, 1),
+			                 DSA_OK);
+			parse_back(engine, export.text.data, back);
+			assert_string_equal(back, pattern);
+			dsa_export_release(&export);
+		}
 		dsa_text_release(&text);
 		dsa_arena_release(&arena);
 	}
@@ -108,7 +148,7 @@ static void each_engine_gets_its_own_words(void **state)
 		enum dsa_engine named;
 		assert_int_equal(dsa_engine_parse(dsa_engine_name((enum dsa_engine)e), &named, &err), DSA_OK);
 		assert_int_equal(named, e);
-		assert_int_equal(dsa_engine_export(&export, named, "glm_moe_dsa", 3, "FSF", 1, &err), DSA_OK);
+		assert_int_equal(export_as(&export, named, "glm_moe_dsa", 3, "FSF", 1), DSA_OK);
 		assert_string_equal(export.text.data, expected[e]);
 		dsa_export_release(&export);
 	}
@@ -120,7 +160,7 @@ static void each_engine_gets_its_own_words(void **state)
 static void refused(const char *pattern, int layers, int stages, enum dsa_engine engine, const char *expected)
 {
 	struct dsa_export export;
-	assert_int_equal(dsa_engine_export(&export, engine, NULL, layers, pattern, stages, &err), DSA_E_USAGE);
+	assert_int_equal(export_as(&export, engine, NULL, layers, pattern, stages), DSA_E_USAGE);
 	if (!strstr(err.text, expected))
 		fail_msg("%s", err.text);
 	assert_int_equal(export.text.bytes, 0);
@@ -130,16 +170,108 @@ static void refused(const char *pattern, int layers, int stages, enum dsa_engine
 static void unsafe_patterns_are_refused_by_rule(void **state)
 {
 	(void)state;
-	refused("SFF", 3, 1, DSA_ENGINE_VLLM, "layer 0 of the pattern is S");
-	refused("FS", 3, 1, DSA_ENGINE_VLLM, "has 2 layers, the model has 3");
-	refused("FSFF", 3, 1, DSA_ENGINE_VLLM, "has 4 layers, the model has 3");
-	refused("FsF", 3, 1, DSA_ENGINE_VLLM, "is 's'");
+	for (int e = 0; e < DSA_ENGINES; e++) {
+		enum dsa_engine engine = (enum dsa_engine)e;
+		refused("SFF", 3, 1, engine, "layer 0 of the pattern is S");
+		refused("FS", 3, 1, engine, "has 2 layers, the model has 3");
+		refused("FSFF", 3, 1, engine, "has 4 layers, the model has 3");
+		refused("FsF", 3, 1, engine, "is 's'");
+		refused("FXF", 3, 1, engine, "is 'X'");
+		refused("", 3, 1, engine, "has 0 layers");
+		refused("FFSS", 4, 2, engine, "stage 1 at layer 2, which is S");
+	}
 	refused("FSF", 3, 0, DSA_ENGINE_VLLM, "--pp 0: expected 1 to 3");
 	refused("FSF", 3, 4, DSA_ENGINE_VLLM, "--pp 4: expected 1 to 3");
-	refused("FFSS", 4, 2, DSA_ENGINE_SGLANG, "--pp 2: SGLang starts pipeline stage 1 at layer 2, which is S");
 	struct dsa_export export;
-	assert_int_equal(dsa_engine_export(&export, DSA_ENGINE_VLLM, NULL, 4, "FSFS", 2, &err), DSA_OK);
+	assert_int_equal(export_as(&export, DSA_ENGINE_VLLM, NULL, 4, "FSFS", 2), DSA_OK);
 	dsa_export_release(&export);
+}
+
+/* What the engine's source was seen to do with it is told, each in words of its own. */
+static void a_refusal_says_what_the_engine_would_have_done(void **state)
+{
+	(void)state;
+	refused("FsF", 3, 1, DSA_ENGINE_VLLM, "; vLLM runs every letter but an upper-case S as F");
+	refused("FS", 3, 1, DSA_ENGINE_VLLM, "; vLLM would run the layers behind its end as F");
+	refused("FSFF", 3, 1, DSA_ENGINE_VLLM, "; vLLM would ignore the letters behind the last layer");
+	refused("SFF", 3, 1, DSA_ENGINE_VLLM, "; vLLM would read a buffer that nobody wrote");
+	refused("FFSS", 4, 2, DSA_ENGINE_VLLM, "; vLLM gives each rank a buffer of its own");
+	refused("FS", 3, 1, DSA_ENGINE_SGLANG, "; SGLang crashes on it in older versions");
+	refused("FFSS", 4, 2, DSA_ENGINE_SGLANG, "; SGLang crashes on such a stage in older versions");
+	refused("FsF", 3, 1, DSA_ENGINE_TRTLLM, "; TensorRT-LLM would take lower case");
+	refused("SFF", 3, 1, DSA_ENGINE_TRTLLM, "; TensorRT-LLM would force that layer to F");
+	refused("FXF", 3, 1, DSA_ENGINE_TRANSFORMERS, "; transformers raises KeyError on it");
+	refused("FS", 3, 1, DSA_ENGINE_TRANSFORMERS, "; transformers does not check the length");
+	refused("FSFF", 3, 1, DSA_ENGINE_TRANSFORMERS, "; transformers does not check the length");
+	refused("SFF", 3, 1, DSA_ENGINE_LMDEPLOY, "; LMDeploy raises on a buffer that nobody wrote");
+	refused("FFSS", 4, 2, DSA_ENGINE_LMDEPLOY, "; LMDeploy raises on a buffer that nobody wrote");
+}
+
+static void layers_of_multi_token_prediction_are_not_counted(void **state)
+{
+	(void)state;
+	struct dsa_export export;
+	struct dsa_export_request request = {
+	    .engine = DSA_ENGINE_VLLM, .pattern = "FSFF", .layers = 3, .mtp_layers = 1, .stages = 1};
+	assert_int_equal(dsa_engine_export(&export, &request, &err), DSA_E_USAGE);
+	assert_non_null(strstr(err.text, "4 letters for 3 decoder layers: the 1 of multi-token prediction"));
+	request.pattern = "FSF";
+	assert_int_equal(dsa_engine_export(&export, &request, &err), DSA_OK);
+	dsa_export_release(&export);
+	request.pattern = "FSFFF"; /* not by the prediction layer: the usual words */
+	assert_int_equal(dsa_engine_export(&export, &request, &err), DSA_E_USAGE);
+	assert_non_null(strstr(err.text, "has 5 layers, the model has 3"));
+}
+
+static void letters_per_decoder_layer_are_not_what_vllm_reads_for_deepseek_v4(void **state)
+{
+	(void)state;
+	struct dsa_export export;
+	assert_int_equal(export_as(&export, DSA_ENGINE_VLLM, "deepseek_v4", 3, "FSF", 1), DSA_E_USAGE);
+	assert_non_null(strstr(err.text, "one letter per C4 layer"));
+	assert_int_equal(export_as(&export, DSA_ENGINE_SGLANG, "deepseek_v4", 3, "FSF", 1), DSA_OK);
+	assert_int_equal(export.warnings, 1);
+	dsa_export_release(&export);
+}
+
+static void a_native_list_has_to_be_replaced(void **state)
+{
+	(void)state;
+	struct dsa_export export;
+	struct dsa_export_request request = {
+	    .architecture = "glm_moe_dsa", .pattern = "FSSS", .reference = "FFSF", .layers = 4, .stages = 1};
+	for (int e = 0; e < DSA_ENGINES; e++) {
+		bool reads_list = e == DSA_ENGINE_TRANSFORMERS || e == DSA_ENGINE_LMDEPLOY;
+		request.engine = (enum dsa_engine)e;
+		assert_int_equal(dsa_engine_export(&export, &request, &err), DSA_OK);
+		assert_int_equal(export.warnings, reads_list);
+		if (reads_list)
+			assert_non_null(strstr(export.warning[0].text, "must be replaced by this list or it wins"));
+		dsa_export_release(&export);
+	}
+	request.engine = DSA_ENGINE_TRANSFORMERS;
+	request.replaces = true;
+	assert_int_equal(dsa_engine_export(&export, &request, &err), DSA_OK);
+	assert_int_equal(export.warnings, 0);
+	dsa_export_release(&export);
+	request.pattern = "FFFS";
+	assert_int_equal(dsa_engine_export(&export, &request, &err), DSA_OK);
+	assert_int_equal(export.warnings, 1);
+	assert_string_equal(export.warning[0].text,
+	                    "layer 2 is F, but the checkpoint shares there and may hold no indexer for it");
+	dsa_export_release(&export);
+}
+
+static void the_frequency_is_never_emitted(void **state)
+{
+	(void)state;
+	for (int e = 0; e < DSA_ENGINES; e++) {
+		struct dsa_export export;
+		assert_int_equal(export_as(&export, (enum dsa_engine)e, "glm_moe_dsa", 8, "FSSSFSSS", 1), DSA_OK);
+		assert_null(strstr(export.text.data, "freq"));
+		assert_non_null(export.note);
+		dsa_export_release(&export);
+	}
 }
 
 /* 61 layers on 4 ranks: 15 15 16 15 in vLLM, 15 15 15 16 in SGLang, 16 15 15 15 elsewhere; on 8 of 78, ten or nine. */
@@ -164,11 +296,10 @@ static void engines_that_would_ignore_the_pattern_are_warned_about(void **state)
 	    [DSA_ENGINE_TRANSFORMERS] = 1, [DSA_ENGINE_LMDEPLOY] = 1, [DSA_ENGINE_LLAMACPP] = 1};
 	for (int e = 0; e < DSA_ENGINES; e++) {
 		struct dsa_export export;
-		assert_int_equal(dsa_engine_export(&export, (enum dsa_engine)e, "deepseek_v32", 3, "FSF", 1, &err),
-		                 DSA_OK);
+		assert_int_equal(export_as(&export, (enum dsa_engine)e, "deepseek_v32", 3, "FSF", 1), DSA_OK);
 		assert_int_equal(export.warnings, warns_for_v32[e]);
 		dsa_export_release(&export);
-		assert_int_equal(dsa_engine_export(&export, (enum dsa_engine)e, "llama\n4", 3, "FSF", 1, &err), DSA_OK);
+		assert_int_equal(export_as(&export, (enum dsa_engine)e, "llama\n4", 3, "FSF", 1), DSA_OK);
 		assert_int_equal(export.warnings, 1);
 		assert_non_null(strstr(export.warning[0].text, "the architecture llama?4"));
 		dsa_export_release(&export);
@@ -182,6 +313,11 @@ int main(void)
 	    cmocka_unit_test(ten_thousand_pattern_files_are_read_exported_and_parsed),
 	    cmocka_unit_test(each_engine_gets_its_own_words),
 	    cmocka_unit_test(unsafe_patterns_are_refused_by_rule),
+	    cmocka_unit_test(a_refusal_says_what_the_engine_would_have_done),
+	    cmocka_unit_test(layers_of_multi_token_prediction_are_not_counted),
+	    cmocka_unit_test(letters_per_decoder_layer_are_not_what_vllm_reads_for_deepseek_v4),
+	    cmocka_unit_test(a_native_list_has_to_be_replaced),
+	    cmocka_unit_test(the_frequency_is_never_emitted),
 	    cmocka_unit_test(stages_start_where_each_engine_cuts),
 	    cmocka_unit_test(engines_that_would_ignore_the_pattern_are_warned_about),
 	};

@@ -68,6 +68,11 @@ static void writing_reading_writing_gives_the_same_bytes(void **state)
 	results.quality.kl_max = 5e-324;
 	results.base.nll = 1.7976931348623157e308;
 	assert_rewrites_itself(&results);
+	results.costs[0] = (struct dsa_layer_costs){8192, 1e-6, 0.5e-6, 3e-6, 2.5e-6};
+	results.costs[1] = (struct dsa_layer_costs){65536, 2e-6, 0.5e-6, 5e-6, 2.5e-6};
+	results.cost_count = 2;
+	results.costs_device = "a GPU, <b>\"x\"";
+	assert_rewrites_itself(&results);
 }
 
 static void a_bare_result_survives_the_round_trip(void **state)
@@ -127,9 +132,10 @@ static void everything_a_report_needs_comes_back(void **state)
 static void names_of_the_contract_are_all_there(void **state)
 {
 	(void)state;
-	static const char *const top[] = {"schema",      "layers",  "index_topk", "pattern", "base",      "trace",
-	                                  "best",        "refined", "quality",    "heldout", "corpora",   "baselines",
-	                                  "noise_floor", "overlap", "stopped_by", "work",    "provenance"};
+	static const char *const top[] = {"schema",     "layers",    "index_topk",  "pattern", "base",
+	                                  "trace",      "best",      "refined",     "quality", "heldout",
+	                                  "corpora",    "baselines", "noise_floor", "overlap", "gain",
+	                                  "stopped_by", "work",      "provenance"};
 	static const char *const work[] = {"token_layers", "refine_token_layers", "head_tokens", "token_layers_naive",
 	                                   "seconds"};
 	struct dsa_results results;
