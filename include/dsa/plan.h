@@ -74,17 +74,24 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 struct dsa_plan_device {
 	size_t weights, rotary;
 	size_t workspace; /* activations of a pass */
+	size_t streams;   /* states of the candidates that advance together */
 	size_t scratch;   /* the operators' */
 	size_t hidden;    /* final hidden states of the reference and the candidates that wait together, targets */
 	size_t overlap;   /* selections of every layer, while overlap is measured */
 	size_t total;
 };
-/* For passes of at most `tokens` tokens with at most `scored` scored ones, documents of at most `context`. Pure. */
+/* For passes of at most `tokens` tokens with at most `scored` scored ones, documents of at most `context`, `wave`
+ * candidates at a time. Pure. */
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     int context, int64_t tokens, int64_t scored);
-/* The most tokens of a pass, all scored, with which the total stays within `limit`; at most `tokens`; 0: none. */
+                     int context, int64_t tokens, int64_t scored, int wave);
+/* The most tokens of a pass, all scored, of one candidate at a time, with which the total stays within `limit`; at most
+ * `tokens`; 0: none. */
 int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
                              int64_t tokens, size_t limit);
+/* Candidates that advance together through the layers, each in a stream of `stream` bytes: one, and as many more as fit
+ * into a quarter of `room`, at most DSA_TOGETHER. room: what a run with one leaves free of the device's memory; where
+ * that is the host's, no more of it than may be kept. */
+int dsa_plan_wave(size_t stream, size_t room);
 /* Candidates that wait together, each with `hidden` bytes of final hidden states: within 256 MiB, at least one. */
 int dsa_plan_together(size_t hidden);
 /* Scored rows whose selections of all layers are on the device together, at most `scored`: what is more goes through

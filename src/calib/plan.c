@@ -187,6 +187,12 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 	}
 }
 
+int dsa_plan_wave(size_t stream, size_t room)
+{
+	size_t more = room / 4 / (stream ? stream : 1);
+	return more < DSA_TOGETHER - 1 ? 1 + (int)more : DSA_TOGETHER;
+}
+
 int dsa_plan_together(size_t hidden)
 {
 	size_t fit = ((size_t)256 << 20) / (hidden ? hidden : 1);
@@ -200,7 +206,7 @@ int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit
 }
 
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     int context, int64_t tokens, int64_t scored)
+                     int context, int64_t tokens, int64_t scored, int wave)
 {
 	struct dsa_backend_limits limits = dsa_forward_limits(config, context, tokens, tokens);
 	size_t each = (size_t)scored * (size_t)config->hidden * dsa_dtype_bytes(be->act);
@@ -208,13 +214,15 @@ void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config
 	*plan = (struct dsa_plan_device){
 	    .weights = (size_t)dsa_model_weight_bytes(config, be->weight),
 	    .rotary = (size_t)context * (size_t)config->rope * sizeof(float),
-	    .workspace = dsa_forward_bytes(config, be, tokens, tokens),
+	    .workspace = dsa_forward_bytes(config, be, tokens, tokens, 0),
+	    .streams = dsa_forward_stream_bytes(config, tokens) * (size_t)wave,
 	    .scratch = be->ops->scratch_bytes(be, &limits),
 	    .hidden = each * (size_t)(1 + dsa_plan_together(each)) + (size_t)scored * sizeof(int32_t),
 	    .overlap = layers * (size_t)config->topk * sizeof(int32_t) *
 	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, DSA_OVERLAP_BYTES),
 	};
-	plan->total = plan->weights + plan->rotary + plan->workspace + plan->scratch + plan->hidden + plan->overlap;
+	plan->total = plan->weights + plan->rotary + plan->workspace + plan->streams + plan->scratch + plan->hidden +
+	              plan->overlap;
 }
 
 int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
@@ -224,7 +232,7 @@ int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct
 	while (fails - fits > 1) {
 		struct dsa_plan_device plan;
 		int64_t middle = fits + (fails - fits) / 2;
-		dsa_plan_device(&plan, config, be, middle < context ? (int)middle : context, middle, middle);
+		dsa_plan_device(&plan, config, be, middle < context ? (int)middle : context, middle, middle, 1);
 		if (plan.total <= limit)
 			fits = middle;
 		else

@@ -30,7 +30,7 @@ struct dry_run {
 	bool *locked; /* (L) */
 	struct dsa_plan plan;
 	struct dsa_plan_memory memory;
-	size_t weights, workspace, limit;
+	size_t weights, workspace, streams, limit;
 	int batches_kept;                  /* that keep keys and reference */
 	int base_states, candidate_states; /* layers in front of which states are kept at first */
 	uint64_t spool_bytes;
@@ -109,7 +109,8 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	for (int b = 0; b < shape->batches; b++)
 		most = shape->batch[b].tokens > most ? shape->batch[b].tokens : most;
 	dry->weights = (size_t)dsa_model_weight_bytes(&session->config, session->backend->weight);
-	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most);
+	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most, 0);
+	dry->streams = (size_t)session->wave * dsa_forward_stream_bytes(&session->config, most);
 	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, tokens, &session->config, session->backend->act, dry->limit,
@@ -313,6 +314,8 @@ static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry
 	dsa_json_object(json, "memory");
 	dsa_json_put_uint(json, "weights", dry->weights);
 	dsa_json_put_uint(json, "workspace", dry->workspace);
+	dsa_json_put_int(json, "candidates_together", dry->session->wave);
+	dsa_json_put_uint(json, "candidates", dry->streams);
 	dsa_json_put_uint(json, "limit", dry->limit);
 	dsa_json_put_uint(json, "keys_and_references", dry->memory.kept);
 	dsa_json_put_int(json, "batches", dry->shape->batches);
@@ -403,7 +406,9 @@ static void add_memory(struct dsa_text *text, const struct dry_run *dry)
 	add_mib(text, (double)dry->weights);
 	dsa_text_add(text, " weights, ");
 	add_mib(text, (double)dry->workspace);
-	dsa_text_printf(text, " workspace\n%-13s of --host-memory ", "");
+	dsa_text_add(text, " workspace, ");
+	add_mib(text, (double)dry->streams);
+	dsa_text_printf(text, " for %d candidates at a time\n%-13s of --host-memory ", dry->session->wave, "");
 	add_mib(text, (double)dry->limit);
 	dsa_text_add(text, ": ");
 	add_mib(text, (double)dry->memory.kept);

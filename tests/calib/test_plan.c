@@ -217,22 +217,27 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 	                                        .vocab = 50,
 	                                        .moe = moe};
 	struct dsa_plan_device plan;
-	dsa_plan_device(&plan, &config, &be, 30, 100, 80);
+	dsa_plan_device(&plan, &config, &be, 30, 100, 80, 5);
 	assert_int_equal(plan.weights, dsa_model_weight_bytes(&config, DSA_BF16));
 	assert_int_equal(plan.rotary, 30 * 2 * 4);
-	assert_int_equal(plan.workspace, dsa_forward_bytes(&config, &be, 100, 100));
+	assert_int_equal(plan.workspace, dsa_forward_bytes(&config, &be, 100, 100, 0));
+	assert_int_equal(plan.streams, 5 * dsa_forward_stream_bytes(&config, 100));
+	assert_int_equal(plan.workspace + plan.streams, dsa_forward_bytes(&config, &be, 100, 100, 5));
+	/* Hidden states F32 and positions I32, in blocks of 256 bytes. */
+	assert_int_equal(plan.streams, 5 * (100 * 8 * 4 + 128 + 100 * 4 * 4 + 192));
 	assert_int_equal(plan.scratch, 10 * 100 + 30);
 	assert_int_equal(plan.hidden, 80 * 8 * 2 * (1 + DSA_TOGETHER) + 80 * 4);
 	assert_int_equal(plan.overlap, 3 * 80 * 4 * 4);
 	assert_int_equal(plan.total,
-	                 plan.weights + plan.rotary + plan.workspace + plan.scratch + plan.hidden + plan.overlap);
+	                 plan.weights + plan.rotary + plan.workspace + plan.streams + plan.scratch + plan.hidden +
+	                     plan.overlap);
 	/* What is said to fit does, one token more does not. */
 	struct dsa_plan_device less, more;
-	dsa_plan_device(&less, &config, &be, 30, 70, 70);
+	dsa_plan_device(&less, &config, &be, 30, 70, 70, 1);
 	int64_t fits = dsa_plan_most_tokens(&config, &be, 30, 100, less.total);
 	assert_true(fits >= 70 && fits < 100);
-	dsa_plan_device(&less, &config, &be, 30, fits, fits);
-	dsa_plan_device(&more, &config, &be, 30, fits + 1, fits + 1);
+	dsa_plan_device(&less, &config, &be, 30, fits, fits, 1);
+	dsa_plan_device(&more, &config, &be, 30, fits + 1, fits + 1, 1);
 	assert_true(more.total > less.total);
 	assert_int_equal(dsa_plan_most_tokens(&config, &be, 30, 100, SIZE_MAX), 100);
 	assert_int_equal(dsa_plan_most_tokens(&config, &be, 30, 100, plan.weights), 0);
@@ -241,6 +246,10 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 static void candidates_and_rows_that_wait_together_stay_within_their_limits(void **state)
 {
 	(void)state;
+	assert_int_equal(dsa_plan_wave(100, 0), 1);
+	assert_int_equal(dsa_plan_wave(100, 799), 2);
+	assert_int_equal(dsa_plan_wave(100, 800), 3);
+	assert_int_equal(dsa_plan_wave(100, 100000), DSA_TOGETHER);
 	assert_int_equal(dsa_plan_together(1), DSA_TOGETHER);
 	assert_int_equal(dsa_plan_together((size_t)100 << 20), 2);
 	assert_int_equal(dsa_plan_together((size_t)1 << 40), 1);
