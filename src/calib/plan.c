@@ -38,7 +38,7 @@ static struct total total_of(const struct dsa_evaluator_shape *shape, int split)
 	return total;
 }
 
-static bool is_candidate(const struct dsa_evaluator_shape *shape, const bool *locked, int layer)
+bool dsa_plan_is_candidate(const struct dsa_evaluator_shape *shape, const bool *locked, int layer)
 {
 	return layer > 0 && shape->reference[layer] == 'F' && !(locked && locked[layer]);
 }
@@ -66,16 +66,25 @@ static void add_reference(struct dsa_plan *plan, const struct total *total, int 
 }
 
 void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape, const bool *locked,
-                        int baselines, bool savings)
+                        int baselines, int wave, bool savings)
 {
 	const struct total calibration = total_of(shape, DSA_CALIBRATION), heldout = total_of(shape, DSA_HELDOUT);
 	const int layers = shape->layers;
-	int64_t n = 0, units = 0, products = 0;
-	assert(baselines >= 0 && layers > 0);
+	int64_t n = 0, units = 0, products = 0, last = 0;
+	assert(baselines >= 0 && layers > 0 && wave > 0);
 	*plan = (struct dsa_plan){0};
-	for (int l = 1; l < layers; l++)
-		if (is_candidate(shape, locked, l))
-			units += (layers - l) * (1 + n++);
+	/* Of a step on the first n candidates, and of all steps that take the deepest first. */
+	int64_t step = 0, unkept = 0;
+	for (int l = 1; l < layers; l++) {
+		if (!dsa_plan_is_candidate(shape, locked, l))
+			continue;
+		units += (layers - l) * (1 + n++);
+		/* One more candidate: the last wave ends with it, and if that was full, another one does. */
+		const bool opens = (n - 1) % wave == 0;
+		step += layers - l + l - (opens ? 0 : last);
+		last = l;
+		unkept += step;
+	}
 	for (int64_t left = n; left > 0; left--)
 		products += left + (savings ? (left + DSA_TOGETHER - 1) / DSA_TOGETHER : left);
 	plan->candidates = (int)n;
@@ -83,13 +92,14 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 	const int64_t once = times(calibration.tokens, layers);
 	plan->naive = times(once, plan->evaluations + 1);
 	plan->token_layers = savings ? plus(once, times(calibration.suffix, units)) : plan->naive;
-	plan->most = savings ? plus(once, times(times(calibration.suffix, layers), plan->evaluations)) : plan->naive;
+	plan->most = savings ? plus(once, times(calibration.suffix, unkept)) : plan->naive;
+	plan->shared = n ? (double)(n + 2) / (double)(3 * n) : 0;
 
 	add_reference(plan, &calibration, layers);
 	add_reference(plan, &heldout, layers);
 	if (savings) {
 		plan->suffix_least = times(calibration.suffix, units);
-		plan->suffix_most = times(times(calibration.suffix, layers), plan->evaluations);
+		plan->suffix_most = times(calibration.suffix, unkept);
 	} else {
 		plan->whole = plus(plan->whole, times(2 * plan->evaluations, once));
 	}
@@ -105,7 +115,7 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 	}
 	/* On held-out documents a winner starts at its flip, behind what the winner before it left. */
 	for (int l = 1; l < layers; l++)
-		if (is_candidate(shape, locked, l))
+		if (dsa_plan_is_candidate(shape, locked, l))
 			add_single(plan, &heldout, layers, l, savings);
 	plan->overlaps = calibration.documents;
 }
@@ -119,6 +129,7 @@ void dsa_plan_evaluate(struct dsa_plan *plan, const struct dsa_evaluator_shape *
 		add_single(plan, &total, shape->layers, 0, true);
 	}
 	plan->records = 0; /* nothing is kept */
+	plan->shared = 0.5;
 }
 
 void dsa_plan_overlap(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape)
@@ -161,7 +172,7 @@ int dsa_plan_probe_batch(const struct dsa_evaluator_shape *shape)
 double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates *rates, bool most)
 {
 	double suffix = (double)(most ? plan->suffix_most : plan->suffix_least);
-	return (double)plan->whole * rates->whole + suffix * (rates->full + rates->shared) / 2 +
+	return (double)plan->whole * rates->whole + suffix * (rates->full + (rates->shared - rates->full) * plan->shared) +
 	       (double)plan->head * rates->head;
 }
 

@@ -70,11 +70,52 @@ static void planned_token_layers_are_those_counted_whatever_the_order_of_flips(v
 		dsa_arena_init(&arena);
 		assert_int_equal(dsa_work_init(&work, &shape, &arena, &err), DSA_OK);
 		search(&work, &shape, locked, seed);
-		dsa_plan_calibrate(&plan, &shape, locked, 2, true);
+		dsa_plan_calibrate(&plan, &shape, locked, 2, 16, true);
 		assert_int_equal(plan.token_layers, work.token_layers);
 		assert_int_equal(plan.naive, work.naive);
 		assert_true(plan.most >= plan.token_layers);
 		dsa_arena_release(&arena);
+	}
+}
+
+/* Layers run per row by waves of one step: one goes all the way, the others leave it at their flips. */
+static int64_t unkept_step(const int *candidates, int count, int layers, int wave)
+{
+	int64_t cost = 0;
+	for (int begin = 0; begin < count; begin += wave) {
+		const int end = begin + wave < count ? begin + wave : count;
+		for (int i = begin; i < end - 1; i++)
+			cost += layers - candidates[i];
+		cost += layers;
+	}
+	return cost;
+}
+
+static void without_states_no_order_of_flips_costs_more_than_planned(void **state)
+{
+	(void)state;
+	for (int wave = 1; wave <= LAYERS; wave++) {
+		const struct dsa_evaluator_shape shape = shape_of(LAYERS, "FFFFSFFFF");
+		struct dsa_plan plan;
+		int64_t worst = 0;
+		dsa_plan_calibrate(&plan, &shape, NULL, 2, wave, true);
+		/* The first order takes the deepest layer each time, the others one by chance. */
+		for (unsigned seed = 0; seed < 200; seed++) {
+			int candidates[LAYERS] = {1, 2, 3, 5, 6, 7, 8}, count = 7;
+			int64_t cost = 0;
+			srand(seed);
+			while (count > 0) {
+				cost += unkept_step(candidates, count, LAYERS, wave);
+				const int flip = seed ? rand() % count : count - 1;
+				count--;
+				for (int i = flip; i < count; i++)
+					candidates[i] = candidates[i + 1];
+			}
+			assert_true(seed == 0 || cost <= worst);
+			worst = cost > worst ? cost : worst;
+		}
+		assert_int_equal(plan.most, 130 * LAYERS + 107 * worst);
+		assert_true(plan.most >= plan.token_layers);
 	}
 }
 
@@ -91,7 +132,7 @@ static void published_counts_of_evaluations_come_out(void **state)
 		reference[known[i].layers] = 0;
 		const struct dsa_evaluator_shape shape = shape_of(known[i].layers, reference);
 		struct dsa_plan plan;
-		dsa_plan_calibrate(&plan, &shape, NULL, 0, true);
+		dsa_plan_calibrate(&plan, &shape, NULL, 0, 1, true);
 		assert_int_equal(plan.candidates, known[i].layers - 1);
 		assert_int_equal(plan.evaluations, known[i].evaluations);
 		assert_int_equal(plan.naive, 130 * known[i].layers * (known[i].evaluations + 1));
@@ -105,24 +146,26 @@ static void the_whole_command_counts_what_judges_too(void **state)
 	(void)state;
 	const struct dsa_evaluator_shape shape = shape_of(3, "FFF");
 	struct dsa_plan plan;
-	dsa_plan_calibrate(&plan, &shape, NULL, 2, true);
+	dsa_plan_calibrate(&plan, &shape, NULL, 2, 1, true);
 	/* The reference on 130 + 9 tokens, the noise floor on 130. */
 	assert_int_equal(plan.whole, 3 * (139 + 130));
 	/* Step 1: 2 and 1 layers, step 2: 1 layer. Two baselines on 107 + 5 positions, two winners on 5, from their
 	 * flips with states kept. */
 	assert_int_equal(plan.suffix_least, 107 * (2 + 1 + 1) + 3 * 2 * (107 + 5) + 5 * (2 + 1));
 	assert_int_equal(plan.suffix_most, 107 * 9 + 3 * (2 * 107 + 4 * 5));
+	/* Three questions of two candidate layers: one S, one S, both S. */
+	assert_true(fabs(plan.shared - 2.0 / 3) < 1e-12);
 	/* Reference, noise floor, baselines: pairs of products. Steps: 2 + 1 and 1 + 1. */
 	assert_int_equal(plan.head, 97 * (2 + 2 + 4 + 3 + 2) + 4 * (2 + 4 + 4));
 	assert_int_equal(plan.records, 6 * (1 + 3 + 1 + 2) + 1 * (1 + 2 + 2));
 	assert_int_equal(plan.overlaps, 6);
-	const struct dsa_plan_rates rates = {.whole = 2, .full = 3, .shared = 1, .head = 0.5};
+	const struct dsa_plan_rates rates = {.whole = 2, .full = 4, .shared = 1, .head = 0.5};
 	assert_true(fabs(dsa_plan_seconds(&plan, &rates, false) - 2.0 * (double)plan.whole -
 	                 2.0 * (double)plan.suffix_least - 0.5 * (double)plan.head) < 1e-6);
 	assert_true(fabs(dsa_plan_seconds(&plan, &rates, true) - dsa_plan_seconds(&plan, &rates, false) -
 	                 2.0 * (107 * 5 + 5 * 3)) < 1e-6);
 	/* Without savings the reference runs again beside every question. */
-	dsa_plan_calibrate(&plan, &shape, NULL, 2, false);
+	dsa_plan_calibrate(&plan, &shape, NULL, 2, 1, false);
 	assert_int_equal(plan.suffix_most, 0);
 	assert_int_equal(plan.whole, 3 * (139 + 130) + 3 * 2 * (3 * 130 + 2 * 130 + 4 * 9));
 	assert_int_equal(plan.token_layers, plan.naive);
@@ -145,7 +188,7 @@ static void sums_beyond_int64_stay_at_its_end(void **state)
 	const struct dsa_evaluator_shape shape = {
 	    .layers = LAYERS, .batches = 1, .batch = &huge, .reference = "FFFFFFFFF"};
 	struct dsa_plan plan;
-	dsa_plan_calibrate(&plan, &shape, NULL, 2, true);
+	dsa_plan_calibrate(&plan, &shape, NULL, 2, 1, true);
 	assert_int_equal(plan.naive, INT64_MAX);
 	assert_int_equal(plan.token_layers, INT64_MAX);
 	assert_int_equal(plan.whole, INT64_MAX);
@@ -263,6 +306,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(planned_token_layers_are_those_counted_whatever_the_order_of_flips),
+	    cmocka_unit_test(without_states_no_order_of_flips_costs_more_than_planned),
 	    cmocka_unit_test(published_counts_of_evaluations_come_out),
 	    cmocka_unit_test(the_whole_command_counts_what_judges_too),
 	    cmocka_unit_test(sums_beyond_int64_stay_at_its_end),
