@@ -118,6 +118,8 @@ static int plan_wave(const struct dsa_session *session, size_t stream, size_t le
 {
 	const size_t limit = dsa_session_pool_limit(session);
 	const bool on_host = strncmp(session->backend->name, "cuda", 4) != 0;
+	if (!strcmp(session->options->search, "naive"))
+		return 1;
 	return dsa_plan_wave(stream, on_host && limit < left ? limit : left);
 }
 
