@@ -40,8 +40,7 @@ size_t dsa_prefix_bytes(const struct dsa_model_config *config, enum dsa_dtype ac
 /* max_rows, max_keys: the largest pass (Σ T of a batch); streams ≥ 1. One device allocation, sized by dsa_forward_bytes
  * (pure). */
 DSA_CHECKED enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *model, int64_t max_rows,
-                                             int64_t max_keys, int max_documents, int streams,
-                                             struct dsa_error *err);
+                                             int64_t max_keys, int max_documents, int streams, struct dsa_error *err);
 void dsa_forward_close(struct dsa_forward *forward);
 size_t dsa_forward_bytes(const struct dsa_model_config *config, const struct dsa_backend *be, int64_t max_rows,
                          int64_t max_keys, int streams);

@@ -34,8 +34,8 @@ struct dsa_plan {
 	double shared; /* share of the candidate layers that are S in the mean question of positions ≥ K */
 };
 
-/* calibrate; locked (L) may be NULL. baselines: how many, uniform ones included. wave: candidates that advance together.
- * savings false: --search naive.
+/* calibrate; locked (L) may be NULL. baselines: how many, uniform ones included. wave: candidates that advance
+ * together. savings false: --search naive.
  *
  * token_layers = Σ over calibration batches of T·L + suffix · Σ_i (L - a_i)(1 + i), a_0 < a_1 < … the candidate layers.
  * It is exact for every order of flips: a layer's first question costs L - l; after that it is asked once behind each

@@ -105,7 +105,8 @@ void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluato
 
 	/* Without states of candidates each starts at its own flip; without the base's, a wave runs its path too. */
 	const double from_flip = s.candidates ? s.first * s.evaluations / s.candidates : 0;
-	const double search = least + (from_flip - least) * (1 - course->flips_kept) + s.alone * (1 - course->base_kept);
+	const double search =
+	    least + (from_flip - least) * (1 - course->flips_kept) + s.alone * (1 - course->base_kept);
 	const double flips = s.candidates ? s.first * k / s.candidates : 0;
 	const double winners = heldout.suffix * (flips + (k * layers - flips) * (1 - course->base_kept));
 	const double baselines = course->baselines * layers * (calibration.suffix + heldout.suffix);
@@ -146,10 +147,10 @@ static double suffix_seconds(double all, double shared, const struct dsa_plan_ra
 
 double dsa_expect_seconds(const struct dsa_expectation *e, const struct dsa_plan_rates *rates, bool refined)
 {
-	double seconds = e->whole * rates->whole + e->head * rates->head +
-	                 suffix_seconds(e->suffix, e->suffix_shared, rates);
+	double seconds =
+	    e->whole * rates->whole + e->head * rates->head + suffix_seconds(e->suffix, e->suffix_shared, rates);
 	if (refined)
-		seconds += e->refine_head * rates->head +
-		           suffix_seconds(e->refine_token_layers, e->refine_shared, rates);
+		seconds +=
+		    e->refine_head * rates->head + suffix_seconds(e->refine_token_layers, e->refine_shared, rates);
 	return seconds;
 }

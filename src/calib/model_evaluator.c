@@ -417,8 +417,7 @@ static enum dsa_status take_memory(struct model_evaluator *me, int wave, struct 
 	if (!status)
 		status = ops->alloc(me->be, scored * sizeof(int32_t), "targets", &me->target, err);
 	if (!status)
-		status =
-		    dsa_forward_open(&me->forward, me->model, most.tokens, most.tokens, most.count, me->wave, err);
+		status = dsa_forward_open(&me->forward, me->model, most.tokens, most.tokens, most.count, me->wave, err);
 	return status;
 }
 

@@ -172,8 +172,8 @@ int dsa_plan_probe_batch(const struct dsa_evaluator_shape *shape)
 double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates *rates, bool most)
 {
 	double suffix = (double)(most ? plan->suffix_most : plan->suffix_least);
-	return (double)plan->whole * rates->whole + suffix * (rates->full + (rates->shared - rates->full) * plan->shared) +
-	       (double)plan->head * rates->head;
+	return (double)plan->whole * rates->whole +
+	       suffix * (rates->full + (rates->shared - rates->full) * plan->shared) + (double)plan->head * rates->head;
 }
 
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,

@@ -111,8 +111,8 @@ static enum dsa_status expect(struct dry_run *dry, struct dsa_error *err)
 		documents += shape->batch[b].split == DSA_CALIBRATION ? shape->batch[b].count : 0;
 	const int native = dsa_pattern_shared(shape->reference);
 	const int deepest = budget.max_shared < 0 ? -1 : budget.max_shared > native ? budget.max_shared - native : 0;
-	const bool bounded = !given || !isnan(budget.kl) || !isnan(budget.nll) || !isnan(budget.kl_p99) ||
-	                     !isnan(budget.top1);
+	const bool bounded =
+	    !given || !isnan(budget.kl) || !isnan(budget.nll) || !isnan(budget.kl_p99) || !isnan(budget.top1);
 	*course = (struct dsa_course){
 	    .steps = dsa_expect_steps(candidates, options->full_trace, deepest, bounded),
 	    .raced = strcmp(options->search, "racing") ? 1 : dsa_expect_raced(documents),

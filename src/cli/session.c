@@ -148,8 +148,8 @@ static enum dsa_status check_device_memory(struct dsa_session *session, struct d
 	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
 	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",
 	             (double)plan.weights / gib, (double)plan.workspace / gib, (long long)tokens,
-	             (double)plan.streams / gib, session->wave, (double)plan.scratch / gib, (double)plan.hidden / gib, (double)plan.overlap / gib,
-	             (double)free_bytes / gib);
+	             (double)plan.streams / gib, session->wave, (double)plan.scratch / gib, (double)plan.hidden / gib,
+	             (double)plan.overlap / gib, (double)free_bytes / gib);
 	if (plan.total <= free_bytes)
 		return DSA_OK;
 	if (plan.weights > free_bytes)

@@ -90,12 +90,8 @@ static void to_the_last_layer_it_is_the_plan(void **state)
 	(void)state;
 	const bool locked[LAYERS] = {[5] = true};
 	for (int i = 0; i < 2; i++) {
-		struct dsa_course course = {.steps = CANDIDATES - i,
-		                            .raced = 1,
-		                            .base_kept = 1,
-		                            .flips_kept = 1,
-		                            .baselines = 3,
-		                            .wave = 2};
+		struct dsa_course course = {
+		    .steps = CANDIDATES - i, .raced = 1, .base_kept = 1, .flips_kept = 1, .baselines = 3, .wave = 2};
 		struct dsa_expectation found;
 		struct dsa_plan plan;
 		dsa_plan_calibrate(&plan, &shape, i ? locked : NULL, 3, 2, true);
@@ -140,13 +136,8 @@ static void a_race_asks_for_less_and_its_winners_for_all(void **state)
 static void refinement_stays_within_its_allowance_and_its_exchanges(void **state)
 {
 	(void)state;
-	struct dsa_course course = {.steps = 3,
-	                            .raced = 1,
-	                            .refine_work = 0.25,
-	                            .base_kept = 1,
-	                            .flips_kept = 1,
-	                            .baselines = 2,
-	                            .wave = 16};
+	struct dsa_course course = {
+	    .steps = 3, .raced = 1, .refine_work = 0.25, .base_kept = 1, .flips_kept = 1, .baselines = 2, .wave = 16};
 	struct dsa_expectation found;
 	dsa_expect_calibrate(&found, &shape, NULL, &course);
 	assert_true(near(found.refine_token_layers, 0.25 * found.token_layers));

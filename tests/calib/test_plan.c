@@ -271,9 +271,8 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 	assert_int_equal(plan.scratch, 10 * 100 + 30);
 	assert_int_equal(plan.hidden, 80 * 8 * 2 * (1 + DSA_TOGETHER) + 80 * 4);
 	assert_int_equal(plan.overlap, 3 * 80 * 4 * 4);
-	assert_int_equal(plan.total,
-	                 plan.weights + plan.rotary + plan.workspace + plan.streams + plan.scratch + plan.hidden +
-	                     plan.overlap);
+	assert_int_equal(plan.total, plan.weights + plan.rotary + plan.workspace + plan.streams + plan.scratch +
+	                                 plan.hidden + plan.overlap);
 	/* What is said to fit does, one token more does not. */
 	struct dsa_plan_device less, more;
 	dsa_plan_device(&less, &config, &be, 30, 70, 70, 1);
