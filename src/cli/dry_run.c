@@ -167,39 +167,77 @@ static enum dsa_status ask(struct dry_run *dry, const char *pattern, double *sec
 	return status;
 }
 
+/* One question is short on a small batch, and a machine that does other things is not always equally busy: what takes
+ * less than a second is measured up to three times, and the one in the middle counts. */
+enum { SAMPLES = 3 };
+static const double enough_seconds = 1;
+
+struct sample {
+	double begun, value[SAMPLES];
+	int count;
+};
+
+static bool wants_more(const struct sample *sample)
+{
+	return sample->count == 0 || (sample->count < SAMPLES && now() - sample->begun < enough_seconds);
+}
+
+/* Keeps the values in ascending order. */
+static void add_sample(struct sample *sample, double value)
+{
+	int at = sample->count++;
+	for (; at > 0 && sample->value[at - 1] > value; at--)
+		sample->value[at] = sample->value[at - 1];
+	sample->value[at] = value;
+}
+
+static double middle(const struct sample *sample)
+{
+	return sample->count ? sample->value[(sample->count - 1) / 2] : 0;
+}
+
 /* Seconds per token-layer of a pattern, its products with the vocabulary taken off. */
-static enum dsa_status rate_of(struct dry_run *dry, const char *pattern, double head_seconds, double *rate,
-                               struct dsa_error *err)
+static enum dsa_status add_rate(struct dry_run *dry, struct sample *sample, const char *pattern, double head_seconds,
+                                struct dsa_error *err)
 {
 	double seconds;
 	enum dsa_status status = ask(dry, pattern, &seconds, err);
 	if (!status && dry->probe.executed)
-		*rate = fmax(seconds - head_seconds, 0) / (double)dry->probe.executed;
+		add_sample(sample, fmax(seconds - head_seconds, 0) / (double)dry->probe.executed);
 	return status;
 }
 
-/* The reference with its first candidate layers shared: one of them, or all. */
+/* The reference with candidate layers shared: one of them, in turn, as each keeps states behind it; then all. */
 static enum dsa_status rates_of_candidates(struct dry_run *dry, double head_seconds, struct dsa_error *err)
 {
 	struct dsa_plan_rates *rates = &dry->probe.rates;
 	const int layers = dry->shape->layers;
+	const char *reference = dry->shape->reference;
+	struct sample full = {.begun = now()}, shared = {0};
 	enum dsa_status status = DSA_OK;
-	rates->full = rates->shared = rates->whole;
-	char *pattern = dsa_arena_text(&dry->session->arena, dry->shape->reference, (size_t)layers, err);
-	if (!pattern)
-		return DSA_E_MEMORY;
 	int flipped = 0;
+	char *pattern = dsa_arena_text(&dry->session->arena, reference, (size_t)layers, err);
+	char *all = dsa_arena_text(&dry->session->arena, reference, (size_t)layers, err);
+	if (!pattern || !all)
+		return DSA_E_MEMORY;
 	for (int l = 1; l < layers && !status; l++) {
-		if (pattern[l] != 'F' || dry->locked[l])
+		if (!dsa_plan_is_candidate(dry->shape, dry->locked, l))
 			continue;
-		pattern[l] = 'S';
-		if (flipped++ == 0)
-			status = rate_of(dry, pattern, head_seconds, &rates->full, err);
+		pattern[l] = all[l] = 'S';
+		if (wants_more(&full))
+			status = add_rate(dry, &full, pattern, head_seconds, err);
+		pattern[l] = reference[l];
+		flipped++;
 	}
-	if (flipped == 1)
-		rates->shared = rates->full;
-	else if (flipped > 1 && !status)
-		status = rate_of(dry, pattern, head_seconds, &rates->shared, err);
+	shared.begun = now();
+	while (!status && flipped > 1 && wants_more(&shared)) {
+		const int before = shared.count;
+		status = add_rate(dry, &shared, all, head_seconds, err);
+		if (shared.count == before)
+			break; /* nothing was run */
+	}
+	rates->full = full.count ? middle(&full) : rates->whole;
+	rates->shared = shared.count ? middle(&shared) : rates->full;
 	return status;
 }
 
@@ -210,15 +248,25 @@ static enum dsa_status run_probe(struct dry_run *dry, struct dsa_error *err)
 	const struct dsa_sink sink = {.overlap = take_overlap, .context = dry};
 	probe->batch = dsa_plan_probe_batch(dry->shape);
 	const struct dsa_evaluator_batch *batch = &dry->shape->batch[probe->batch];
-	double begun = now(), seconds;
-	enum dsa_status status = evaluator->overlap(evaluator, probe->batch, &sink, err);
-	probe->rates.whole = (now() - begun) / ((double)batch->tokens * dry->shape->layers);
+	const double begun = now();
+	struct sample whole = {.begun = begun};
+	enum dsa_status status = DSA_OK;
+	while (!status && wants_more(&whole)) {
+		const double started = now();
+		status = evaluator->overlap(evaluator, probe->batch, &sink, err);
+		add_sample(&whole, now() - started);
+	}
+	probe->rates.whole = middle(&whole) / ((double)batch->tokens * dry->shape->layers);
 	if (!status && dry->plan.head) {
-		status = ask(dry, dry->shape->reference, &seconds, err);
-		double head = fmax(seconds - (double)probe->executed * probe->rates.whole, 0);
-		probe->rates.head = head / (2 * (double)batch->scored);
+		struct sample head = {.begun = now()};
+		while (!status && wants_more(&head)) {
+			double seconds = 0;
+			status = ask(dry, dry->shape->reference, &seconds, err);
+			add_sample(&head, fmax(seconds - (double)probe->executed * probe->rates.whole, 0));
+		}
+		probe->rates.head = middle(&head) / (2 * (double)batch->scored);
 		if (!status)
-			status = rates_of_candidates(dry, head, err);
+			status = rates_of_candidates(dry, middle(&head), err);
 	}
 	probe->seconds = now() - begun;
 	probe->done = !status;
