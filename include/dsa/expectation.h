@@ -29,8 +29,8 @@ struct dsa_expectation {
 	/* The whole command: as in struct dsa_plan. */
 	double whole, head;
 	double suffix, suffix_shared; /* token-layers over positions ≥ K, and how many of them on shared layers */
-	/* Refinement, not in those above. */
-	double refine_head, refine_shared;
+	/* Refinement, not in those above; repeats of states that are not kept are in its suffix. */
+	double refine_head, refine_suffix, refine_shared;
 };
 
 /* Searches with savings; locked (L) may be NULL. */
@@ -39,8 +39,8 @@ void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluato
 /* Steps of a search: all `candidates` where nothing can stop it (full), no more than `deepest` (negative: no such
  * bound), and with a bound on quality the step behind two thirds of the candidates, which breaks it. */
 int dsa_expect_steps(int candidates, bool full, int deepest, bool bounded);
-/* Share of a raced step's candidate-documents that are asked: before DSA_RACE_DOCUMENTS nobody leaves, behind them
- * three tenths of the rest. */
+/* Share of a raced step's candidate-documents that are asked, of N calibration documents: √(DSA_RACE_DOCUMENTS / N), at
+ * most 1 (tests/calib/test_racing.c). */
 double dsa_expect_raced(int documents);
 /* Without and with refinement; the plan's rates. */
 double dsa_expect_seconds(const struct dsa_expectation *expectation, const struct dsa_plan_rates *rates, bool refined);

@@ -6,7 +6,7 @@
 #include "dsa/racing.h"
 #include "dsa/spool.h"
 
-static const double budget_depth = 2.0 / 3, race_rest = 0.3;
+static const double budget_depth = 2.0 / 3, refine_repeats = 1.5;
 
 /* Sums over the candidate layers a_0 < a_1 < … of L layers, and over steps. */
 struct sums {
@@ -86,7 +86,8 @@ static void expect_refinement(struct dsa_expectation *out, const struct sums *s,
 	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->raced;
 	out->refine_token_layers = fmin(most, all);
 	out->refine_head = out->refine_token_layers / each * (1 + 1 / together) * calibration->scored;
-	out->refine_shared = out->refine_token_layers * course->steps / n;
+	out->refine_suffix = out->refine_token_layers * refine_repeats;
+	out->refine_shared = out->refine_suffix * course->steps / n;
 }
 
 void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluator_shape *shape, const bool *locked,
@@ -137,7 +138,7 @@ double dsa_expect_raced(int documents)
 {
 	if (documents <= DSA_RACE_DOCUMENTS)
 		return 1;
-	return (DSA_RACE_DOCUMENTS + race_rest * (documents - DSA_RACE_DOCUMENTS)) / documents;
+	return sqrt((double)DSA_RACE_DOCUMENTS / documents);
 }
 
 static double suffix_seconds(double all, double shared, const struct dsa_plan_rates *rates)
@@ -150,7 +151,6 @@ double dsa_expect_seconds(const struct dsa_expectation *e, const struct dsa_plan
 	double seconds =
 	    e->whole * rates->whole + e->head * rates->head + suffix_seconds(e->suffix, e->suffix_shared, rates);
 	if (refined)
-		seconds +=
-		    e->refine_head * rates->head + suffix_seconds(e->refine_token_layers, e->refine_shared, rates);
+		seconds += e->refine_head * rates->head + suffix_seconds(e->refine_suffix, e->refine_shared, rates);
 	return seconds;
 }

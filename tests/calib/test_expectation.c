@@ -130,7 +130,7 @@ static void a_race_asks_for_less_and_its_winners_for_all(void **state)
 	assert_true(raced.head < exact.head && raced.suffix < exact.suffix);
 	assert_true(near(raced.whole, exact.whole));
 	assert_true(dsa_expect_raced(5) == 1 && dsa_expect_raced(16) == 1);
-	assert_true(near(dsa_expect_raced(64), (16 + 0.3 * 48) / 64));
+	assert_true(near(dsa_expect_raced(64), 0.5));
 }
 
 static void refinement_stays_within_its_allowance_and_its_exchanges(void **state)
@@ -146,10 +146,11 @@ static void refinement_stays_within_its_allowance_and_its_exchanges(void **state
 	dsa_expect_calibrate(&found, &shape, NULL, &course);
 	assert_true(near(found.refine_token_layers, 16 * 2.1 * 77));
 	assert_true(near(found.refine_head, 16 * (1 + 1.0 / DSA_TOGETHER) * 70));
-	assert_true(near(found.refine_shared, found.refine_token_layers * 3 / 5));
+	assert_true(near(found.refine_suffix, 1.5 * found.refine_token_layers) &&
+	            near(found.refine_shared, found.refine_suffix * 3 / 5));
 	const struct dsa_plan_rates rates = {.whole = 1, .full = 1, .shared = 0.5, .head = 0.1};
 	assert_true(near(dsa_expect_seconds(&found, &rates, true) - dsa_expect_seconds(&found, &rates, false),
-	                 found.refine_token_layers * 0.7 + 0.1 * found.refine_head));
+	                 found.refine_suffix * 0.7 + 0.1 * found.refine_head));
 	assert_true(near(dsa_expect_seconds(&found, &rates, false),
 	                 found.whole + found.suffix - 0.5 * found.suffix_shared + 0.1 * found.head));
 	/* Nothing to exchange. */

@@ -26,7 +26,7 @@ def timed(*args):
     return result, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def compare(factor, *args):
+def compare(least, most, *args):
     command = ("calibrate", "--quiet", "--threads", 1, "--model", DEMO, "--corpus",
                f"legal={DEMO}/legal.jsonl.zst", *args)
     result, wall, processor = timed(*command, "--dry-run", "--json")
@@ -39,22 +39,22 @@ def compare(factor, *args):
           f"steps {plan['search']['steps_expected']} and {len(data['trace'])}; token-layers "
           f"{plan['search']['token_layers_expected']:.0f} and {data['work']['token_layers']}, of refinement "
           f"{plan['search']['refine_token_layers_expected']:.0f} and {data['work']['refine_token_layers']}", flush=True)
-    expect(taken / factor <= expected <= taken * factor, f"expected {expected} s, taken {taken} s")
+    expect(least * taken <= expected <= most * taken, f"expected {expected} s, taken {taken} s")
     return plan, data
 
 
 def test_the_expected_time_is_near_what_a_small_run_takes():
-    plan, data = compare(3, "--context", 80, "--max-tokens", 640, "--max-shared", 3, "--search", "exact", "--no-refine")
+    plan, data = compare(1 / 3, 3, "--context", 80, "--max-tokens", 640, "--max-shared", 3, "--search", "exact", "--no-refine")
     expect(plan["search"]["steps_expected"] == len(data["trace"]) == 3, "steps")
     expect(0 < plan["seconds"]["start"] < plan["seconds"]["expected"], plan["seconds"])
 
 
 if LONG:
     def test_the_expected_time_of_an_exact_search_is_within_30_percent():
-        compare(1.3, "--context", 160, "--max-tokens", 3200, "--search", "exact", "--no-refine")
+        compare(0.7, 1.3, "--context", 160, "--max-tokens", 3200, "--search", "exact", "--no-refine")
 
     def test_the_expected_time_of_the_default_search_is_within_30_percent():
-        compare(1.3, "--context", 110, "--max-tokens", 3200)
+        compare(0.7, 1.3, "--context", 200, "--max-tokens", 2000)
 
 
 main(globals())
