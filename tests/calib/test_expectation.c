@@ -146,7 +146,7 @@ static void refinement_stays_within_its_allowance_and_its_exchanges(void **state
 	dsa_expect_calibrate(&found, &shape, NULL, &course);
 	assert_true(near(found.refine_token_layers, 16 * 2.1 * 77));
 	assert_true(near(found.refine_head, 16 * (1 + 1.0 / DSA_TOGETHER) * 70));
-	assert_true(near(found.refine_suffix, 1.5 * found.refine_token_layers) &&
+	assert_true(near(found.refine_suffix, 1.7 * found.refine_token_layers) &&
 	            near(found.refine_shared, found.refine_suffix * 3 / 5));
 	const struct dsa_plan_rates rates = {.whole = 1, .full = 1, .shared = 0.5, .head = 0.1};
 	assert_true(near(dsa_expect_seconds(&found, &rates, true) - dsa_expect_seconds(&found, &rates, false),
