@@ -55,7 +55,7 @@ struct dsa_sink {
 
 struct dsa_evaluator {
 	const struct dsa_evaluator_shape *shape;
-	/* DSA_E_INTERRUPTED between patterns when a stop was asked for; what reached the sink stays valid.
+	/* DSA_E_INTERRUPTED between layers when a stop was asked for; what reached the sink stays valid.
 	 * DSA_E_MISSING from an evaluator that only knows the journal. */
 	enum dsa_status (*evaluate)(struct dsa_evaluator *self, const struct dsa_ask *ask, const struct dsa_sink *sink,
 	                            struct dsa_error *err);

@@ -7,7 +7,9 @@
  * K are the same under every pattern, so their keys come from a dsa_prefix kept when the base ran whole. Both ways
  * give the same bits.
  *
- * State between layers = the residual stream (R, D) F32 AND the selection in force (R, K) I32. */
+ * State between layers = the residual stream (R, D) F32 AND the selection in force (R, K) I32. A forward pass may hold
+ * several such states of the same rows, its streams: one is in use, and the caller takes them through a layer in turn,
+ * so that a layer's weights and the prefix's keys serve them all. Each has the bits it would have alone. */
 #ifndef DSA_FORWARD_H
 #define DSA_FORWARD_H
 
@@ -17,7 +19,7 @@
 #include "dsa/model.h"
 #include "dsa/status.h"
 
-struct dsa_forward; /* workspace for passes up to a planned size; one pass at a time */
+struct dsa_forward; /* workspace and streams for passes up to a planned size; one pass at a time */
 
 struct dsa_pass_document {
 	const int32_t *ids; /* (tokens) */
@@ -35,22 +37,31 @@ void dsa_prefix_close(struct dsa_prefix *prefix);
 size_t dsa_prefix_bytes(const struct dsa_model_config *config, enum dsa_dtype act,
                         const struct dsa_pass_document *documents, int count);
 
-/* max_rows, max_keys: the largest pass (Σ T of a batch). One device allocation, sized by dsa_forward_bytes (pure). */
+/* max_rows, max_keys: the largest pass (Σ T of a batch); streams ≥ 1. One device allocation, sized by dsa_forward_bytes
+ * (pure). */
 DSA_CHECKED enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *model, int64_t max_rows,
-                                             int64_t max_keys, int max_documents, struct dsa_error *err);
+                                             int64_t max_keys, int max_documents, int streams, struct dsa_error *err);
 void dsa_forward_close(struct dsa_forward *forward);
 size_t dsa_forward_bytes(const struct dsa_model_config *config, const struct dsa_backend *be, int64_t max_rows,
-                         int64_t max_keys);
+                         int64_t max_keys, int streams);
+/* What one stream takes of that. */
+size_t dsa_forward_stream_bytes(const struct dsa_model_config *config, int64_t max_rows);
 /* What such passes ask of the backend's scratch; pure. */
 struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *config, int context, int64_t max_rows,
                                              int64_t max_keys);
 
 /* Begins a pass. whole: every position is a query row; else positions ≥ min(K, T), and prefix must be filled.
- * With whole and prefix ≠ NULL the prefix is filled as layers run. *rows = R. */
+ * With whole and prefix ≠ NULL the prefix is filled as layers run. *rows = R. No stream holds a state yet; the first is
+ * in use. */
 DSA_CHECKED enum dsa_status dsa_forward_begin(struct dsa_forward *forward, const struct dsa_pass_document *documents,
                                               int count, bool whole, struct dsa_prefix *prefix, int64_t *rows,
                                               struct dsa_error *err);
-/* Fills the state before layer 0 from the embeddings; seed ≠ 0 disturbs them (noise floor). */
+/* The stream (from 0) that every call up to the next of this speaks of. */
+void dsa_forward_use(struct dsa_forward *forward, int stream);
+/* The stream in use takes over the state of stream `from`. */
+DSA_CHECKED enum dsa_status dsa_forward_fork(struct dsa_forward *forward, int from, struct dsa_error *err);
+/* Fills the state before layer 0 from the embeddings; seed ≠ 0 disturbs them (noise floor). Not after
+ * dsa_forward_hidden, which takes the memory of the token ids. */
 DSA_CHECKED enum dsa_status dsa_forward_embed(struct dsa_forward *forward, uint64_t seed, struct dsa_error *err);
 /* Runs layer l as 'F' or 'S' on the current state. An S layer needs a selection in force. index_unused: run the indexer
  * of an S layer (if it has one) and drop its selection, as a search without savings would. */

@@ -2,7 +2,9 @@
  *
  * Savings of method.md that change no number: a pattern starts behind the longest prefix whose state is kept, positions
  * below K are run once per batch, S layers run no indexer, the reference's final hidden states are kept for the head
- * products. What the state pool cannot hold is run again. `naive` switches all of them off; the bits are the same. */
+ * products. What the state pool cannot hold is run again. The candidates of an ask advance together, layer by layer, so
+ * that a layer is visited once for all of them and prefixes they share are run once even where no state is kept.
+ * `naive` switches all of it off; the bits are the same. */
 #ifndef DSA_MODEL_EVALUATOR_H
 #define DSA_MODEL_EVALUATOR_H
 
@@ -19,6 +21,8 @@
 struct dsa_model_evaluator_options {
 	size_t host_memory;    /* bytes the state pool may take */
 	size_t overlap_memory; /* device bytes for selections of all layers; 0: DSA_OVERLAP_BYTES. Changes no figure */
+	int wave; /* candidates that advance together (dsa_plan_wave), each in a stream of its own on the device; ≤ 0 or
+	           * more than DSA_TOGETHER: that many */
 	bool naive;
 	const volatile sig_atomic_t *stop; /* set by a signal handler; may be NULL */
 	const struct dsa_log *log;

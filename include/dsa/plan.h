@@ -24,23 +24,31 @@ struct dsa_plan {
 	int64_t evaluations; /* patterns of a full trace: n(n + 1) / 2 */
 	int64_t naive;       /* token-layers of the published search: all layers of all tokens for each, and the base */
 	int64_t token_layers; /* what dsa_work_count() will say: the least, when no kept state is ever evicted */
-	int64_t most;         /* when no state is kept at all, only the keys below K */
+	int64_t most;         /* at most when no state is kept at all, only the keys below K */
 	/* The whole command, with all that judges: overlap, noise floor, baselines, held-out documents. */
 	int64_t whole;                     /* token-layers of passes over all tokens */
 	int64_t suffix_least, suffix_most; /* … of passes over positions ≥ K: with every state kept, with none */
 	int64_t head;                      /* scored tokens × products with the vocabulary */
 	int64_t records;                   /* documents × patterns in the journal */
 	int64_t overlaps;                  /* documents whose overlap is in it */
+	double shared; /* share of the candidate layers that are S in the mean question of positions ≥ K */
 };
 
-/* calibrate; locked (L) may be NULL. baselines: how many, uniform ones included. savings false: --search naive.
+/* calibrate; locked (L) may be NULL. baselines: how many, uniform ones included. wave: candidates that advance
+ * together. savings false: --search naive.
  *
  * token_layers = Σ over calibration batches of T·L + suffix · Σ_i (L - a_i)(1 + i), a_0 < a_1 < … the candidate layers.
  * It is exact for every order of flips: a layer's first question costs L - l; after that it is asked once behind each
  * flip b that comes before its own, and starts at max(l, b) (its own last trajectory up to b, or the base's up to l),
- * so each pair of candidates costs L - max(l, b) once, whichever is flipped first. */
+ * so each pair of candidates costs L - max(l, b) once, whichever is flipped first.
+ *
+ * most: a wave runs all L layers for one of its candidates, whose path the others leave at their flips. The order of
+ * flips that costs most takes the deepest first; W waves of a step's candidates a_0 < a_1 < … cost Σ (L - a_i) + Σ of
+ * the last a of each wave. */
 void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape, const bool *locked,
-                        int baselines, bool savings);
+                        int baselines, int wave, bool savings);
+/* May the search flip this layer? */
+bool dsa_plan_is_candidate(const struct dsa_evaluator_shape *shape, const bool *locked, int layer);
 /* evaluate: one pattern on every batch. */
 void dsa_plan_evaluate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape);
 /* overlap: the reference on every batch. */
@@ -55,7 +63,6 @@ struct dsa_plan_rates {
 	double full, shared; /* … over positions ≥ K, of F layers and of S layers */
 	double head;         /* seconds per scored token and product */
 };
-/* A full trace goes from all F to all S, so its layers run at the mean of the two rates. */
 double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates *rates, bool most);
 
 struct dsa_plan_memory {
@@ -74,17 +81,24 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 struct dsa_plan_device {
 	size_t weights, rotary;
 	size_t workspace; /* activations of a pass */
+	size_t streams;   /* states of the candidates that advance together */
 	size_t scratch;   /* the operators' */
 	size_t hidden;    /* final hidden states of the reference and the candidates that wait together, targets */
 	size_t overlap;   /* selections of every layer, while overlap is measured */
 	size_t total;
 };
-/* For passes of at most `tokens` tokens with at most `scored` scored ones, documents of at most `context`. Pure. */
+/* For passes of at most `tokens` tokens with at most `scored` scored ones, documents of at most `context`, `wave`
+ * candidates at a time. Pure. */
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     int context, int64_t tokens, int64_t scored);
-/* The most tokens of a pass, all scored, with which the total stays within `limit`; at most `tokens`; 0: none. */
+                     int context, int64_t tokens, int64_t scored, int wave);
+/* The most tokens of a pass, all scored, of one candidate at a time, with which the total stays within `limit`; at most
+ * `tokens`; 0: none. */
 int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
                              int64_t tokens, size_t limit);
+/* Candidates that advance together through the layers, each in a stream of `stream` bytes: one, and as many more as fit
+ * into a quarter of `room`, at most DSA_TOGETHER. room: what a run with one leaves free of the device's memory; where
+ * that is the host's, no more of it than may be kept. */
+int dsa_plan_wave(size_t stream, size_t room);
 /* Candidates that wait together, each with `hidden` bytes of final hidden states: within 256 MiB, at least one. */
 int dsa_plan_together(size_t hidden);
 /* Scored rows whose selections of all layers are on the device together, at most `scored`: what is more goes through

@@ -52,48 +52,19 @@ void model_evaluator_find_rows(struct model_evaluator *me)
 			me->row[i] = (int32_t)dsa_forward_row(me->forward, d, me->position[i]);
 }
 
-enum keep { KEEP_NOTHING, KEEP_STATES, KEEP_WINNER };
-
-/* Runs layers [from, L) of pattern on the pass begun, keeping the states that are worth it. */
-static enum dsa_status run_layers(struct model_evaluator *me, const char *pattern, int from, enum keep keep,
-                                  struct dsa_error *err)
-{
-	for (int l = from; l < me->shape.layers; l++) {
-		enum dsa_status status = dsa_forward_layer(me->forward, l, pattern[l], me->naive, err);
-		if (status)
-			return status;
-		void *image = keep == KEEP_NOTHING
-		                  ? NULL
-		                  : dsa_states_keep(me->states, me->batch, pattern, l + 1, keep == KEEP_WINNER);
-		if (!image)
-			continue;
-		status = dsa_forward_save(me->forward, image, err);
-		if (status) {
-			dsa_states_forget(me->states, me->batch, image);
-			return status;
-		}
-	}
-	return DSA_OK;
-}
-
 static enum dsa_status final_hidden(struct model_evaluator *me, void *out, struct dsa_error *err)
 {
 	model_evaluator_find_rows(me);
 	return dsa_forward_hidden(me->forward, me->row, me->scored, hidden_tensor(me, out, me->scored), err);
 }
 
-enum dsa_status model_evaluator_begin_whole(struct model_evaluator *me, struct dsa_prefix *prefix, uint64_t seed,
+enum dsa_status model_evaluator_begin_whole(struct model_evaluator *me, struct dsa_prefix *prefix,
                                             struct dsa_error *err)
 {
 	int64_t rows;
 	enum dsa_status status =
 	    dsa_forward_begin(me->forward, me->documents, me->shape.batch[me->batch].count, true, prefix, &rows, err);
-	return status ? status : dsa_forward_embed(me->forward, seed, err);
-}
-
-static int64_t whole_cost(const struct model_evaluator *me)
-{
-	return me->shape.batch[me->batch].tokens * me->shape.layers;
+	return status ? status : dsa_forward_embed(me->forward, 0, err);
 }
 
 enum dsa_status model_evaluator_keep_reference(struct model_evaluator *me, struct kept *kept, struct dsa_error *err)
@@ -124,46 +95,15 @@ void model_evaluator_allow(struct model_evaluator *me, struct kept *kept)
 	             me->batch);
 }
 
-/* After this the reference's hidden states of the batch in hand are in base_hidden. */
+/* After this the reference's hidden states of the batch in hand are in base_hidden. *executed: token-layers run. */
 static enum dsa_status need_reference(struct model_evaluator *me, int64_t *executed, struct dsa_error *err)
 {
 	struct kept *kept = &me->kept[me->batch];
 	if (kept->ready)
 		return me->be->ops->upload(me->be, me->base_hidden, kept->hidden, hidden_bytes(me, me->scored), err);
 	model_evaluator_allow(me, kept);
-	enum dsa_status status = model_evaluator_begin_whole(me, kept->prefix, 0, err);
-	if (!status)
-		status = run_layers(me, me->shape.reference, 0, me->naive ? KEEP_NOTHING : KEEP_STATES, err);
-	if (!status)
-		status = model_evaluator_keep_reference(me, kept, err);
-	*executed += whole_cost(me);
-	return status;
-}
-
-/* Final hidden states of one pattern into out. */
-static enum dsa_status run_pattern(struct model_evaluator *me, const char *pattern, uint64_t seed, enum keep keep,
-                                   void *out, int64_t *executed, struct dsa_error *err)
-{
-	const struct kept *kept = &me->kept[me->batch];
-	const struct dsa_evaluator_batch *batch = &me->shape.batch[me->batch];
-	enum dsa_status status;
-	int from = 0;
-	if (seed || !kept->ready) {
-		status = model_evaluator_begin_whole(me, NULL, seed, err);
-		*executed += whole_cost(me);
-		if (!status)
-			status = run_layers(me, pattern, 0, KEEP_NOTHING, err);
-		return status ? status : final_hidden(me, out, err);
-	}
-	const void *image = dsa_states_find(me->states, me->batch, pattern, &from);
-	int64_t rows;
-	status = dsa_forward_begin(me->forward, me->documents, batch->count, false, kept->prefix, &rows, err);
-	if (!status)
-		status = image ? dsa_forward_restore(me->forward, image, err) : dsa_forward_embed(me->forward, 0, err);
-	if (!status)
-		status = run_layers(me, pattern, from, keep, err);
-	*executed += rows * (me->shape.layers - from);
-	return status ? status : final_hidden(me, out, err);
+	enum dsa_status status = model_wave_reference(me, kept->prefix, executed, err);
+	return status ? status : model_evaluator_keep_reference(me, kept, err);
 }
 
 /* Turns the figures of one pattern's scored rows into statistics per document, and hands them on. */
@@ -274,38 +214,87 @@ enum dsa_status model_evaluator_interrupted(struct dsa_error *err)
 	return dsa_fail(err, DSA_E_INTERRUPTED, "interrupted by a signal");
 }
 
-static void *candidate_slot(const struct model_evaluator *me, int slot)
+/* Patterns of an ask whose final hidden states wait for their comparison with the reference's. */
+struct waiting {
+	const struct dsa_ask *ask;
+	int count;
+	int index[DSA_TOGETHER]; /* in the ask */
+	struct dsa_tensor hidden[DSA_TOGETHER];
+	int64_t executed[DSA_TOGETHER];
+};
+
+/* Compares those that wait in one pass over the head, and hands their figures on. */
+static enum dsa_status compare(struct model_evaluator *me, struct waiting *w, const struct dsa_sink *sink,
+                               struct dsa_error *err)
 {
-	return (char *)me->candidate_hidden + (size_t)slot * hidden_bytes(me, me->most_scored);
+	if (!w->count)
+		return DSA_OK;
+	enum dsa_status status =
+	    me->be->ops->compare(me->be, me->figures, hidden_tensor(me, me->base_hidden, me->scored), w->hidden,
+	                         w->count, me->model->head, me->target, err);
+	for (int i = 0; i < w->count && !status; i++) {
+		const struct dsa_row_figures *figures = me->figures + i * me->scored;
+		if (!w->ask->seed)
+			note_cost(me, w->ask->patterns[w->index[i]], figures);
+		status = report(me, w->index[i], figures, w->executed[i], sink, err);
+	}
+	w->count = 0;
+	expect_winner(me);
+	return status;
 }
 
-/* Patterns [first, first + count) of ask: run each, then compare all with the reference in one pass over the head. */
-static enum dsa_status evaluate_some(struct model_evaluator *me, const struct dsa_ask *ask, int first, int count,
-                                     const struct dsa_sink *sink, struct dsa_error *err)
+/* Pattern `index` of the ask waits, the others first where there is no more room. stream: that holds it behind the last
+ * layer, or -1: it is the reference. */
+static enum dsa_status let_wait(struct model_evaluator *me, struct waiting *w, int index, int stream, int64_t executed,
+                                const struct dsa_sink *sink, struct dsa_error *err)
 {
-	struct dsa_tensor candidates[DSA_TOGETHER];
-	int64_t executed[DSA_TOGETHER] = {0};
+	enum dsa_status status = w->count < me->together ? DSA_OK : compare(me, w, sink, err);
+	if (status)
+		return status;
+	char *const room = (char *)me->candidate_hidden + (size_t)w->count * hidden_bytes(me, me->most_scored);
+	void *const hidden = stream < 0 ? me->base_hidden : (void *)room;
+	if (stream >= 0) {
+		dsa_forward_use(me->forward, stream);
+		status = final_hidden(me, hidden, err);
+	}
+	w->index[w->count] = index;
+	w->hidden[w->count] = hidden_tensor(me, hidden, me->scored);
+	w->executed[w->count++] = executed;
+	return status;
+}
+
+static bool is_reference(const struct model_evaluator *me, const struct dsa_ask *ask, int index)
+{
+	return !ask->seed && !me->naive && !strcmp(ask->patterns[index], me->shape.reference);
+}
+
+/* Runs patterns of the ask from *next on, as many as advance together. *spent: token-layers that the
+ * next one to wait is charged with. */
+static enum dsa_status run_some(struct model_evaluator *me, struct waiting *w, int *next, int64_t *spent,
+                                const struct dsa_sink *sink, struct dsa_error *err)
+{
+	const struct dsa_ask *ask = w->ask;
 	/* A flip asked alone is what the step commits: the last in the race, or a winner on held-out documents. */
 	const enum keep keep = ask->count == 1 && flip_of(me, ask->patterns[0]) > 0 ? KEEP_WINNER : KEEP_STATES;
-	enum dsa_status status = need_reference(me, &executed[0], err);
-	for (int i = 0; i < count && !status; i++) {
-		const char *pattern = ask->patterns[first + i];
-		bool is_reference = !ask->seed && !me->naive && !strcmp(pattern, me->shape.reference);
-		candidates[i] = hidden_tensor(me, is_reference ? me->base_hidden : candidate_slot(me, i), me->scored);
-		if (model_evaluator_stopped(me))
-			return model_evaluator_interrupted(err);
-		if (!is_reference)
-			status = run_pattern(me, pattern, ask->seed, keep, candidates[i].data, &executed[i], err);
+	const char *patterns[DSA_TOGETHER];
+	int index[DSA_TOGETHER], count = 0;
+	int64_t executed[DSA_TOGETHER];
+	enum dsa_status status = DSA_OK;
+	for (; *next < ask->count && count < me->wave && !status; ++*next) {
+		if (is_reference(me, ask, *next)) {
+			status = let_wait(me, w, *next, -1, *spent, sink, err);
+			*spent = 0;
+			continue;
+		}
+		patterns[count] = ask->patterns[*next];
+		index[count++] = *next;
 	}
-	if (!status)
-		status = me->be->ops->compare(me->be, me->figures, hidden_tensor(me, me->base_hidden, me->scored),
-		                              candidates, count, me->model->head, me->target, err);
+	if (!status && count)
+		status = model_wave_run(me, patterns, count, ask->seed, keep, executed, err);
 	for (int i = 0; i < count && !status; i++) {
-		if (!ask->seed)
-			note_cost(me, ask->patterns[first + i], me->figures + i * me->scored);
-		status = report(me, first + i, me->figures + i * me->scored, executed[i], sink, err);
+		status = let_wait(me, w, index[i], i, executed[i] + *spent, sink, err);
+		*spent = 0;
 	}
-	expect_winner(me);
 	return status;
 }
 
@@ -313,15 +302,19 @@ static enum dsa_status evaluate(struct dsa_evaluator *self, const struct dsa_ask
                                 struct dsa_error *err)
 {
 	struct model_evaluator *me = (struct model_evaluator *)self;
+	struct waiting waiting = {.ask = ask};
+	int next = 0;
+	int64_t spent = 0;
 	enum dsa_status status = model_evaluator_take_batch(me, ask->batch, err);
 	if (!status)
 		status = model_evaluator_rebase(me, ask->base, err);
-	for (int first = 0; first < ask->count && !status; first += me->together) {
-		int count = ask->count - first < me->together ? ask->count - first : me->together;
-		status = model_evaluator_stopped(me) ? model_evaluator_interrupted(err)
-		                                     : evaluate_some(me, ask, first, count, sink, err);
-	}
-	return status;
+	if (!status && model_evaluator_stopped(me))
+		status = model_evaluator_interrupted(err);
+	if (!status)
+		status = need_reference(me, &spent, err);
+	while (next < ask->count && !status)
+		status = run_some(me, &waiting, &next, &spent, sink, err);
+	return status ? status : compare(me, &waiting, sink, err);
 }
 
 static void close_evaluator(struct dsa_evaluator *self)
@@ -392,13 +385,14 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 	return DSA_OK;
 }
 
-static enum dsa_status take_memory(struct model_evaluator *me, struct dsa_error *err)
+static enum dsa_status take_memory(struct model_evaluator *me, int wave, struct dsa_error *err)
 {
 	struct largest most = largest_batch(&me->shape);
 	size_t documents = (size_t)most.count, scored = (size_t)most.scored;
 	me->most_scored = most.scored;
 	size_t each = hidden_bytes(me, most.scored);
 	me->together = me->naive ? 1 : dsa_plan_together(each);
+	me->wave = me->naive ? 1 : wave > 0 && wave < DSA_TOGETHER ? wave : DSA_TOGETHER;
 	me->documents = dsa_arena_alloc(&me->arena, documents, sizeof *me->documents, "documents", err);
 	me->scored_of = dsa_arena_alloc(&me->arena, documents, sizeof *me->scored_of, "documents", err);
 	me->position = dsa_arena_alloc(&me->arena, scored, sizeof *me->position, "scored positions", err);
@@ -423,7 +417,7 @@ static enum dsa_status take_memory(struct model_evaluator *me, struct dsa_error 
 	if (!status)
 		status = ops->alloc(me->be, scored * sizeof(int32_t), "targets", &me->target, err);
 	if (!status)
-		status = dsa_forward_open(&me->forward, me->model, most.tokens, most.tokens, most.count, err);
+		status = dsa_forward_open(&me->forward, me->model, most.tokens, most.tokens, most.count, me->wave, err);
 	return status;
 }
 
@@ -447,7 +441,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	enum dsa_status status = dsa_evaluator_shape_of(&me->shape, spool, model->config.layers, model->config.topk,
 	                                                reference, &me->arena, err);
 	if (!status)
-		status = take_memory(me, err);
+		status = take_memory(me, options->wave, err);
 	if (!status)
 		status = plan_memory(me, options->host_memory, err);
 	if (status) {

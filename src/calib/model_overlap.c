@@ -55,7 +55,7 @@ static enum dsa_status gather_window(struct model_evaluator *me, const struct wi
 	const struct dsa_ops *ops = me->be->ops;
 	int topk = me->shape.topk;
 	model_evaluator_allow(me, kept);
-	enum dsa_status status = model_evaluator_begin_whole(me, kept->prefix, 0, err);
+	enum dsa_status status = model_evaluator_begin_whole(me, kept->prefix, err);
 	if (status)
 		return status;
 	model_evaluator_find_rows(me);

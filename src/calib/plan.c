@@ -38,7 +38,7 @@ static struct total total_of(const struct dsa_evaluator_shape *shape, int split)
 	return total;
 }
 
-static bool is_candidate(const struct dsa_evaluator_shape *shape, const bool *locked, int layer)
+bool dsa_plan_is_candidate(const struct dsa_evaluator_shape *shape, const bool *locked, int layer)
 {
 	return layer > 0 && shape->reference[layer] == 'F' && !(locked && locked[layer]);
 }
@@ -66,16 +66,25 @@ static void add_reference(struct dsa_plan *plan, const struct total *total, int 
 }
 
 void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape, const bool *locked,
-                        int baselines, bool savings)
+                        int baselines, int wave, bool savings)
 {
 	const struct total calibration = total_of(shape, DSA_CALIBRATION), heldout = total_of(shape, DSA_HELDOUT);
 	const int layers = shape->layers;
-	int64_t n = 0, units = 0, products = 0;
-	assert(baselines >= 0 && layers > 0);
+	int64_t n = 0, units = 0, products = 0, last = 0;
+	assert(baselines >= 0 && layers > 0 && wave > 0);
 	*plan = (struct dsa_plan){0};
-	for (int l = 1; l < layers; l++)
-		if (is_candidate(shape, locked, l))
-			units += (layers - l) * (1 + n++);
+	/* Of a step on the first n candidates, and of all steps that take the deepest first. */
+	int64_t step = 0, unkept = 0;
+	for (int l = 1; l < layers; l++) {
+		if (!dsa_plan_is_candidate(shape, locked, l))
+			continue;
+		units += (layers - l) * (1 + n++);
+		/* One more candidate: the last wave ends with it, and if that was full, another one does. */
+		const bool opens = (n - 1) % wave == 0;
+		step += layers - l + l - (opens ? 0 : last);
+		last = l;
+		unkept += step;
+	}
 	for (int64_t left = n; left > 0; left--)
 		products += left + (savings ? (left + DSA_TOGETHER - 1) / DSA_TOGETHER : left);
 	plan->candidates = (int)n;
@@ -83,13 +92,14 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 	const int64_t once = times(calibration.tokens, layers);
 	plan->naive = times(once, plan->evaluations + 1);
 	plan->token_layers = savings ? plus(once, times(calibration.suffix, units)) : plan->naive;
-	plan->most = savings ? plus(once, times(times(calibration.suffix, layers), plan->evaluations)) : plan->naive;
+	plan->most = savings ? plus(once, times(calibration.suffix, unkept)) : plan->naive;
+	plan->shared = n ? (double)(n + 2) / (double)(3 * n) : 0;
 
 	add_reference(plan, &calibration, layers);
 	add_reference(plan, &heldout, layers);
 	if (savings) {
 		plan->suffix_least = times(calibration.suffix, units);
-		plan->suffix_most = times(times(calibration.suffix, layers), plan->evaluations);
+		plan->suffix_most = times(calibration.suffix, unkept);
 	} else {
 		plan->whole = plus(plan->whole, times(2 * plan->evaluations, once));
 	}
@@ -105,7 +115,7 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 	}
 	/* On held-out documents a winner starts at its flip, behind what the winner before it left. */
 	for (int l = 1; l < layers; l++)
-		if (is_candidate(shape, locked, l))
+		if (dsa_plan_is_candidate(shape, locked, l))
 			add_single(plan, &heldout, layers, l, savings);
 	plan->overlaps = calibration.documents;
 }
@@ -119,6 +129,7 @@ void dsa_plan_evaluate(struct dsa_plan *plan, const struct dsa_evaluator_shape *
 		add_single(plan, &total, shape->layers, 0, true);
 	}
 	plan->records = 0; /* nothing is kept */
+	plan->shared = 0.5;
 }
 
 void dsa_plan_overlap(struct dsa_plan *plan, const struct dsa_evaluator_shape *shape)
@@ -161,8 +172,8 @@ int dsa_plan_probe_batch(const struct dsa_evaluator_shape *shape)
 double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates *rates, bool most)
 {
 	double suffix = (double)(most ? plan->suffix_most : plan->suffix_least);
-	return (double)plan->whole * rates->whole + suffix * (rates->full + rates->shared) / 2 +
-	       (double)plan->head * rates->head;
+	return (double)plan->whole * rates->whole +
+	       suffix * (rates->full + (rates->shared - rates->full) * plan->shared) + (double)plan->head * rates->head;
 }
 
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,
@@ -187,6 +198,12 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 	}
 }
 
+int dsa_plan_wave(size_t stream, size_t room)
+{
+	size_t more = room / 4 / (stream ? stream : 1);
+	return more < DSA_TOGETHER - 1 ? 1 + (int)more : DSA_TOGETHER;
+}
+
 int dsa_plan_together(size_t hidden)
 {
 	size_t fit = ((size_t)256 << 20) / (hidden ? hidden : 1);
@@ -200,7 +217,7 @@ int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit
 }
 
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     int context, int64_t tokens, int64_t scored)
+                     int context, int64_t tokens, int64_t scored, int wave)
 {
 	struct dsa_backend_limits limits = dsa_forward_limits(config, context, tokens, tokens);
 	size_t each = (size_t)scored * (size_t)config->hidden * dsa_dtype_bytes(be->act);
@@ -208,13 +225,15 @@ void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config
 	*plan = (struct dsa_plan_device){
 	    .weights = (size_t)dsa_model_weight_bytes(config, be->weight),
 	    .rotary = (size_t)context * (size_t)config->rope * sizeof(float),
-	    .workspace = dsa_forward_bytes(config, be, tokens, tokens),
+	    .workspace = dsa_forward_bytes(config, be, tokens, tokens, 0),
+	    .streams = dsa_forward_stream_bytes(config, tokens) * (size_t)wave,
 	    .scratch = be->ops->scratch_bytes(be, &limits),
 	    .hidden = each * (size_t)(1 + dsa_plan_together(each)) + (size_t)scored * sizeof(int32_t),
 	    .overlap = layers * (size_t)config->topk * sizeof(int32_t) *
 	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, DSA_OVERLAP_BYTES),
 	};
-	plan->total = plan->weights + plan->rotary + plan->workspace + plan->scratch + plan->hidden + plan->overlap;
+	plan->total = plan->weights + plan->rotary + plan->workspace + plan->streams + plan->scratch + plan->hidden +
+	              plan->overlap;
 }
 
 int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
@@ -224,7 +243,7 @@ int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct
 	while (fails - fits > 1) {
 		struct dsa_plan_device plan;
 		int64_t middle = fits + (fails - fits) / 2;
-		dsa_plan_device(&plan, config, be, middle < context ? (int)middle : context, middle, middle);
+		dsa_plan_device(&plan, config, be, middle < context ? (int)middle : context, middle, middle, 1);
 		if (plan.total <= limit)
 			fits = middle;
 		else

@@ -101,6 +101,11 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 	return status ? status : dsa_terminal_log_to(session->terminal, log, err);
 }
 
+size_t dsa_session_pool_limit(const struct dsa_session *session)
+{
+	return session->options->host_memory ? (size_t)session->options->host_memory : dsa_memory_available() / 2;
+}
+
 static int longest_document(const struct dsa_spool *spool)
 {
 	int longest = 1;
@@ -109,6 +114,16 @@ static int longest_document(const struct dsa_spool *spool)
 		longest = tokens > longest ? tokens : longest;
 	}
 	return longest;
+}
+
+/* On the CPU streams share the memory that --host-memory bounds. */
+static int plan_wave(const struct dsa_session *session, size_t stream, size_t left)
+{
+	const size_t limit = dsa_session_pool_limit(session);
+	const bool on_host = strncmp(session->backend->name, "cuda", 4) != 0;
+	if (!strcmp(session->options->search, "naive"))
+		return 1;
+	return dsa_plan_wave(stream, on_host && limit < left ? limit : left);
 }
 
 /* Says before anything is loaded what does not fit, and which flag to lower to what. */
@@ -129,13 +144,15 @@ static enum dsa_status check_device_memory(struct dsa_session *session, struct d
 	enum dsa_status status = be->ops->memory(be, &free_bytes, &total, err);
 	if (status)
 		return status;
-	dsa_plan_device(&plan, config, be, longest, tokens, scored);
+	dsa_plan_device(&plan, config, be, longest, tokens, scored, 1);
+	session->wave = plan_wave(session, plan.streams, plan.total < free_bytes ? free_bytes - plan.total : 0);
+	dsa_plan_device(&plan, config, be, longest, tokens, scored, session->wave);
 	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
-	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB scratch, %.2f GiB "
-	             "hidden states, %.2f GiB overlap; %.2f GiB free",
+	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
+	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",
 	             (double)plan.weights / gib, (double)plan.workspace / gib, (long long)tokens,
-	             (double)plan.scratch / gib, (double)plan.hidden / gib, (double)plan.overlap / gib,
-	             (double)free_bytes / gib);
+	             (double)plan.streams / gib, session->wave, (double)plan.scratch / gib, (double)plan.hidden / gib,
+	             (double)plan.overlap / gib, (double)free_bytes / gib);
 	if (plan.total <= free_bytes)
 		return DSA_OK;
 	if (plan.weights > free_bytes)
@@ -157,11 +174,6 @@ static enum dsa_status check_device_memory(struct dsa_session *session, struct d
 	                (long long)fits);
 }
 
-size_t dsa_session_pool_limit(const struct dsa_session *session)
-{
-	return session->options->host_memory ? (size_t)session->options->host_memory : dsa_memory_available() / 2;
-}
-
 enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err)
 {
 	if (session->runs_model)
@@ -175,6 +187,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 		return status;
 	session->host_memory = dsa_session_pool_limit(session);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
+	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
 	                                                    .stop = dsa_terminal_stop_flag(),
 	                                                    .log = &session->terminal->log};

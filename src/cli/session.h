@@ -28,6 +28,7 @@ struct dsa_session {
 	char *run;                        /* run directory, NULL for commands without one */
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	size_t host_memory;
+	int wave; /* candidates that advance together; known once the model is to be loaded */
 	char fingerprint[DSA_HASH_HEX];
 	char tokenizer[DSA_HASH_HEX]; /* SHA-256 of tokenizer.json; empty: there is none */
 	bool resumed;

@@ -339,7 +339,7 @@ static enum dsa_status begin_pass(struct bench_run *run, struct dsa_error *err)
 		run->ids[i] = (int32_t)((state >> 33) % (uint64_t)run->model->config.vocab);
 	}
 	const struct dsa_pass_document document = {.ids = run->ids, .tokens = context};
-	TRY(dsa_forward_open(&run->forward, run->model, context, context, 1, err));
+	TRY(dsa_forward_open(&run->forward, run->model, context, context, 1, 1, err));
 	TRY(dsa_forward_begin(run->forward, &document, 1, true, NULL, &rows, err));
 	return dsa_forward_embed(run->forward, 0, err);
 }

@@ -292,7 +292,7 @@ uint64_t dsa_bench_bytes(const struct dsa_model_config *c, const struct dsa_back
 {
 	struct dsa_backend_limits limits = dsa_forward_limits(c, context, context, context);
 	uint64_t rotary = (uint64_t)context * (uint64_t)c->rope * sizeof(float);
-	return dsa_model_weight_bytes(c, be->weight) + rotary + dsa_forward_bytes(c, be, context, context) +
+	return dsa_model_weight_bytes(c, be->weight) + rotary + dsa_forward_bytes(c, be, context, context, 1) +
 	       be->ops->scratch_bytes(be, &limits) + bench_extra_bytes(c, be, context) + bench_ceiling_bytes(be);
 }
 

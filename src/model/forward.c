@@ -21,15 +21,13 @@ static struct dsa_tensor carve(struct carver *carver, enum dsa_dtype dtype, int6
 	return t;
 }
 
-static size_t plan(struct workspace *w, const struct dsa_model_config *c, const struct dsa_backend *be, int64_t rows,
-                   int64_t keys, void *base)
+static size_t plan_workspace(struct workspace *w, const struct dsa_model_config *c, const struct dsa_backend *be,
+                             int64_t rows, int64_t keys, void *base)
 {
 	struct carver carver = {.base = base};
 	enum dsa_dtype act = be->act;
 	int64_t tile = rows < be->tile ? rows : be->tile;
 	int shared = c->expert_inner * c->shared_experts, wide = c->dense_inner > shared ? c->dense_inner : shared;
-	w->residual = carve(&carver, DSA_F32, rows, c->hidden);
-	w->selection = carve(&carver, DSA_I32, rows, c->topk);
 	w->keys = carve(&carver, act, keys, c->latent + c->rope);
 	w->index_keys = carve(&carver, act, keys, c->index_dim);
 	w->pos = carve(&carver, DSA_I32, keys, 1);
@@ -55,11 +53,36 @@ static size_t plan(struct workspace *w, const struct dsa_model_config *c, const 
 	return carver.used;
 }
 
+static size_t plan_stream(struct stream *stream, const struct dsa_model_config *c, int64_t rows, void *base)
+{
+	struct carver carver = {.base = base};
+	stream->residual = carve(&carver, DSA_F32, rows, c->hidden);
+	stream->selection = carve(&carver, DSA_I32, rows, c->topk);
+	return carver.used;
+}
+
+size_t dsa_forward_stream_bytes(const struct dsa_model_config *config, int64_t max_rows)
+{
+	struct stream stream;
+	return plan_stream(&stream, config, max_rows, NULL);
+}
+
 size_t dsa_forward_bytes(const struct dsa_model_config *config, const struct dsa_backend *be, int64_t max_rows,
-                         int64_t max_keys)
+                         int64_t max_keys, int streams)
 {
 	struct workspace work;
-	return plan(&work, config, be, max_rows, max_keys, NULL);
+	return plan_workspace(&work, config, be, max_rows, max_keys, NULL) +
+	       (size_t)streams * dsa_forward_stream_bytes(config, max_rows);
+}
+
+/* The streams lie behind the workspace. */
+static void lay_out_memory(struct dsa_forward *f)
+{
+	const struct dsa_model_config *c = &f->model->config;
+	size_t used = plan_workspace(&f->work, c, f->be, f->max_rows, f->max_keys, f->memory);
+	for (int i = 0; i < f->stream_count; i++)
+		used += plan_stream(&f->streams[i], c, f->max_rows, (char *)f->memory + used);
+	dsa_forward_use(f, 0);
 }
 
 struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *c, int context, int64_t max_rows,
@@ -85,12 +108,12 @@ struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *c, i
 }
 
 enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *model, int64_t max_rows, int64_t max_keys,
-                                 int max_documents, struct dsa_error *err)
+                                 int max_documents, int streams, struct dsa_error *err)
 {
 	const struct dsa_model_config *c = &model->config;
 	struct dsa_backend *be = model->backend;
 	enum dsa_status status = DSA_E_MEMORY;
-	assert(max_rows > 0 && max_keys >= max_rows && max_keys <= INT32_MAX && max_documents > 0);
+	assert(max_rows > 0 && max_keys >= max_rows && max_keys <= INT32_MAX && max_documents > 0 && streams > 0);
 	struct dsa_forward *forward = *out = dsa_alloc(1, sizeof *forward, "a forward pass", err);
 	if (!forward)
 		return status;
@@ -99,18 +122,20 @@ enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *mod
 	forward->max_rows = max_rows;
 	forward->max_keys = max_keys;
 	forward->max_documents = max_documents;
+	forward->stream_count = streams;
+	forward->streams = dsa_alloc((size_t)streams, sizeof *forward->streams, "the streams of a pass", err);
 	forward->documents =
 	    dsa_alloc((size_t)max_documents, sizeof *forward->documents, "the documents of a pass", err);
 	forward->host = dsa_alloc((size_t)(2 * max_keys + max_rows), sizeof *forward->host, "the rows of a pass", err);
-	if (!forward->documents || !forward->host)
+	if (!forward->streams || !forward->documents || !forward->host)
 		goto cleanup;
 	struct dsa_backend_limits limits = dsa_forward_limits(c, model->context, max_rows, max_keys);
 	status = dsa_backend_reserve(be, &limits, err);
 	if (!status)
-		status = be->ops->alloc(be, dsa_forward_bytes(c, be, max_rows, max_keys),
+		status = be->ops->alloc(be, dsa_forward_bytes(c, be, max_rows, max_keys, streams),
 		                        "activations of a forward pass", &forward->memory, err);
 	if (!status)
-		plan(&forward->work, c, be, max_rows, max_keys, forward->memory);
+		lay_out_memory(forward);
 cleanup:
 	if (status) {
 		dsa_forward_close(forward);
@@ -125,6 +150,7 @@ void dsa_forward_close(struct dsa_forward *forward)
 		return;
 	if (forward->memory)
 		forward->be->ops->free(forward->be, forward->memory);
+	free(forward->streams);
 	free(forward->documents);
 	free(forward->host);
 	free(forward);
@@ -189,8 +215,11 @@ enum dsa_status dsa_forward_begin(struct dsa_forward *f, const struct dsa_pass_d
 	if (status)
 		return status;
 	f->whole = whole;
-	f->has_selection = false;
+	for (int i = 0; i < f->stream_count; i++)
+		f->streams[i].has_selection = false;
+	dsa_forward_use(f, 0);
 	f->prefix = prefix;
+	f->loaded = -1;
 	*rows = f->rows;
 	size_t bytes = (size_t)f->laid_out * sizeof *f->host;
 	status = ops->upload(f->be, f->work.pos.data, f->host, bytes, err);
@@ -202,14 +231,40 @@ enum dsa_status dsa_forward_begin(struct dsa_forward *f, const struct dsa_pass_d
 	return status;
 }
 
+void dsa_forward_use(struct dsa_forward *f, int stream)
+{
+	assert(stream >= 0 && stream < f->stream_count);
+	f->stream = &f->streams[stream];
+	f->work.residual = f->stream->residual;
+	f->work.selection = f->stream->selection;
+}
+
+enum dsa_status dsa_forward_fork(struct dsa_forward *f, int from, struct dsa_error *err)
+{
+	const struct dsa_ops *ops = f->be->ops;
+	assert(from >= 0 && from < f->stream_count);
+	const struct stream *source = &f->streams[from];
+	const size_t rows = (size_t)f->rows;
+	assert(source != f->stream);
+	f->stream->has_selection = source->has_selection;
+	if (!rows)
+		return DSA_OK;
+	enum dsa_status status = ops->copy(f->be, f->stream->residual.data, source->residual.data,
+	                                   rows * (size_t)source->residual.cols * sizeof(float), err);
+	if (!status && source->has_selection)
+		status = ops->copy(f->be, f->stream->selection.data, source->selection.data,
+		                   rows * (size_t)source->selection.cols * sizeof(int32_t), err);
+	return status;
+}
+
 enum dsa_status dsa_forward_embed(struct dsa_forward *f, uint64_t seed, struct dsa_error *err)
 {
 	struct dsa_rows rows = {
 	    .count = f->rows, .pos = f->work.pos.data, .key0 = f->work.key0.data, .max_pos = f->model->context - 1};
-	f->has_selection = false;
+	f->stream->has_selection = false;
 	if (!f->rows)
 		return DSA_OK;
-	return f->be->ops->embed(f->be, dsa_tensor_rows(f->work.residual, 0, f->rows), f->model->embed,
+	return f->be->ops->embed(f->be, dsa_tensor_rows(f->stream->residual, 0, f->rows), f->model->embed,
 	                         f->work.ids.data, &rows, seed, err);
 }
 
@@ -219,7 +274,7 @@ enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, 
 	const struct dsa_ops *ops = f->be->ops;
 	float eps = (float)f->model->config.norm_eps;
 	assert(out.rows >= count && out.cols == f->model->config.hidden && count <= f->max_rows);
-	struct dsa_tensor x = dsa_tensor_rows(f->work.residual, 0, f->rows);
+	struct dsa_tensor x = dsa_tensor_rows(f->stream->residual, 0, f->rows);
 	/* The token ids are spent: their memory takes the index. */
 	int32_t *device_index = f->work.ids.data;
 	if (!count)
@@ -247,10 +302,10 @@ int64_t dsa_forward_row(const struct dsa_forward *f, int document, int position)
 
 const int32_t *dsa_forward_selection(const struct dsa_forward *f)
 {
-	return f->has_selection ? f->work.selection.data : NULL;
+	return f->stream->has_selection ? f->stream->selection.data : NULL;
 }
 
 struct dsa_tensor dsa_forward_residual(const struct dsa_forward *f)
 {
-	return dsa_tensor_rows(f->work.residual, 0, f->rows);
+	return dsa_tensor_rows(f->stream->residual, 0, f->rows);
 }

@@ -1,4 +1,4 @@
-/* forward_private.h: inside the forward pass: the workspace, the pass in progress, the prefix.
+/* forward_private.h: inside the forward pass: the workspace, the streams of the pass in progress, the prefix.
  *
  * A layer runs in tiles of at most as many query rows as the backend says. All of a layer is row by row but for the
  * keys, and a row reads keys of its own and earlier positions only, which this tile or an earlier one has stored; so
@@ -10,8 +10,8 @@
 
 /* On the device. R: rows of the largest pass; N: its keys; B = min(R, the backend's tile); act unless said. */
 struct workspace {
-	struct dsa_tensor residual;   /* (R, D) F32 */
-	struct dsa_tensor selection;  /* (R, K) I32, in force */
+	struct dsa_tensor residual;   /* (R, D) F32, of the stream in use */
+	struct dsa_tensor selection;  /* (R, K) I32, the same; in force */
 	struct dsa_tensor keys;       /* (N, c + r) of the layer at hand */
 	struct dsa_tensor index_keys; /* (N, d) of the layer at hand */
 	struct dsa_tensor pos, key0;  /* (N, 1) I32: of query rows, then of the prefix's rows */
@@ -35,6 +35,13 @@ struct workspace {
 	struct dsa_tensor gathered;       /* (B, D) F32 */
 };
 
+/* What one stream of a pass holds between layers, on the device. */
+struct stream {
+	struct dsa_tensor residual;  /* (R, D) F32 */
+	struct dsa_tensor selection; /* (R, K) I32, in force */
+	bool has_selection;
+};
+
 struct pass_document {
 	int tokens, first; /* T; first query position: 0 or min(K, T) */
 	int64_t row0, key0;
@@ -43,8 +50,11 @@ struct pass_document {
 struct dsa_forward {
 	struct dsa_model *model;
 	struct dsa_backend *be;
-	void *memory; /* device, behind the workspace */
+	void *memory; /* device, behind workspace and streams */
 	struct workspace work;
+	struct stream *streams; /* (stream_count) */
+	struct stream *stream;  /* the one in use */
+	int stream_count;
 	int64_t max_rows, max_keys;
 	int max_documents;
 	struct pass_document *documents; /* (max_documents) */
@@ -53,8 +63,10 @@ struct dsa_forward {
 	int count; /* documents of the pass in progress */
 	int64_t rows, key_rows;
 	int64_t laid_out; /* rows, and the prefix's behind them */
-	bool whole, has_selection;
+	bool whole;
 	struct dsa_prefix *prefix;
+	int loaded; /* the layer whose keys of the prefix are in the workspace, or -1 */
+	bool index_loaded;
 };
 
 /* min(K, T): positions below it are the same under every pattern. */

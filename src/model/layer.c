@@ -172,6 +172,20 @@ static enum dsa_status run_tiles(struct dsa_forward *f, const struct task *task,
 	return DSA_OK;
 }
 
+/* The prefix's keys lie between those that a layer stores, so they serve every stream that runs it in turn. */
+static enum dsa_status need_prefix(struct dsa_forward *f, int layer, bool index, struct dsa_error *err)
+{
+	if (f->loaded == layer && (f->index_loaded || !index))
+		return DSA_OK;
+	f->loaded = -1;
+	enum dsa_status status = prefix_load(f, layer, index, err);
+	if (!status) {
+		f->loaded = layer;
+		f->index_loaded = index;
+	}
+	return status;
+}
+
 enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, bool index_unused, struct dsa_error *err)
 {
 	struct task task = {0};
@@ -188,7 +202,7 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 		                  index);
 		goto cleanup;
 	}
-	if (mode == 'S' && !f->has_selection && f->rows) {
+	if (mode == 'S' && !f->stream->has_selection && f->rows) {
 		status = dsa_fail(err, DSA_E_USAGE,
 		                  "layer %d cannot share a selection (S): no layer before it has made one", index);
 		goto cleanup;
@@ -198,7 +212,7 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 	/* A prefix serves every pattern, so it takes the keys of indexers that this pass does not ask. */
 	task.index_keys = task.select || (indexer && f->whole && f->prefix);
 	if (f->prefix && !f->whole)
-		status = prefix_load(f, index, task.select, err);
+		status = need_prefix(f, index, task.select, err);
 	if (!status)
 		status = run_tiles(f, &task, err);
 	if (!status)
@@ -206,7 +220,7 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 	if (!status && f->prefix && f->whole)
 		status = prefix_store(f, index, task.index_keys, err);
 	if (!status && task.keep)
-		f->has_selection = true;
+		f->stream->has_selection = true;
 	if (status)
 		dsa_error_prefix(err, "layer %d", index);
 cleanup:

@@ -45,15 +45,15 @@ static int64_t image_rows(const struct dsa_forward *f)
 
 enum dsa_status dsa_forward_save(struct dsa_forward *f, void *image, struct dsa_error *err)
 {
-	const struct workspace *w = &f->work;
+	const struct stream *stream = f->stream;
 	const int32_t none = -1;
 	size_t rows = (size_t)image_rows(f);
 	if (!rows)
 		return DSA_OK;
-	char *selection = (char *)image + rows * (size_t)w->residual.cols * sizeof(float);
-	enum dsa_status status = save(f, w->residual, image, err);
-	if (!status && f->has_selection)
-		status = save(f, w->selection, selection, err);
+	char *selection = (char *)image + rows * (size_t)stream->residual.cols * sizeof(float);
+	enum dsa_status status = save(f, stream->residual, image, err);
+	if (!status && stream->has_selection)
+		status = save(f, stream->selection, selection, err);
 	else if (!status) /* none in force: the first entry says so */
 		status = f->be->ops->upload(f->be, selection, &none, sizeof none, err);
 	return status ? status : f->be->ops->wait(f->be, err);
@@ -61,22 +61,22 @@ enum dsa_status dsa_forward_save(struct dsa_forward *f, void *image, struct dsa_
 
 enum dsa_status dsa_forward_restore(struct dsa_forward *f, const void *image, struct dsa_error *err)
 {
-	const struct workspace *w = &f->work;
-	size_t rows = (size_t)f->rows, residual_bytes = rows * (size_t)w->residual.cols * sizeof(float);
+	struct stream *stream = f->stream;
+	size_t rows = (size_t)f->rows, residual_bytes = rows * (size_t)stream->residual.cols * sizeof(float);
 	const char *selection = (const char *)image + residual_bytes;
 	assert(!f->whole);
-	f->has_selection = true;
+	stream->has_selection = true;
 	if (!rows)
 		return DSA_OK;
 	int32_t first;
 	enum dsa_status status = f->be->ops->download(f->be, &first, selection, sizeof first, err);
 	if (status)
 		return status;
-	f->has_selection = first >= 0; /* a row at or past K selects K positions */
-	status = f->be->ops->upload(f->be, w->residual.data, image, residual_bytes, err);
+	stream->has_selection = first >= 0; /* a row at or past K selects K positions */
+	status = f->be->ops->upload(f->be, stream->residual.data, image, residual_bytes, err);
 	if (!status)
-		status = f->be->ops->upload(f->be, w->selection.data, selection,
-		                            rows * (size_t)w->selection.cols * sizeof(int32_t), err);
+		status = f->be->ops->upload(f->be, stream->selection.data, selection,
+		                            rows * (size_t)stream->selection.cols * sizeof(int32_t), err);
 	/* The image may be gone as soon as this returns. */
 	return status ? status : f->be->ops->wait(f->be, err);
 }

@@ -160,9 +160,9 @@ void dsa_gain_csv_write(struct dsa_text *text, const struct dsa_results *results
 {
 	struct dsa_gain rows[DSA_GAIN_ROWS];
 	int count = dsa_gain_table(results, rows);
-	dsa_text_add(text, "context,indexer_share,prefill,decode\r\n");
+	dsa_text_add(text, "context,basis,indexer_share,prefill,decode\r\n");
 	for (int i = 0; i < count; i++) {
-		dsa_text_printf(text, "%" PRId64, rows[i].context);
+		dsa_text_printf(text, "%" PRId64 ",%s", rows[i].context, dsa_gain_basis_name(rows[i].basis));
 		dsa_csv_real(text, rows[i].indexer_share);
 		dsa_csv_real(text, rows[i].prefill);
 		dsa_csv_real(text, rows[i].decode);

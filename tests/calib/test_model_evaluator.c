@@ -129,16 +129,40 @@ static const char *const bases[] = {"FFFF", "FFSF", "FSSF"};
 static const int step_counts[] = {4, 2, 1};
 enum { STEPS = 3 };
 
-static struct seen *run_course(struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens)
+static struct seen *run_waves(struct fixture *f, size_t pool, int wave, int threads, int batch_tokens, bool naive)
 {
 	struct opened o = {0};
 	struct seen *seen = calloc(STEPS, sizeof *seen);
+	const struct opened_options options = {
+	    .model_dir = model_dir,
+	    .corpus = f->corpus,
+	    .tokens = f->tokens,
+	    .context = CONTEXT,
+	    .topk = f->config.topk,
+	    .vocab = f->config.vocab,
+	    .batch_tokens = batch_tokens,
+	    .threads = threads,
+	    .evaluator = {.host_memory = pool, .wave = wave, .naive = naive},
+	};
 	assert_int_equal(f->config.layers, 4);
-	open_all(&o, f, pool, naive, threads, batch_tokens, NULL);
+	opened_open(&o, &options);
 	for (int s = 0; s < STEPS; s++)
 		ask(&o, &seen[s], bases[s], steps[s], step_counts[s], 0);
 	opened_close(&o);
 	return seen;
+}
+
+static struct seen *run_course(struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens)
+{
+	return run_waves(f, pool, 0, threads, batch_tokens, naive);
+}
+
+static int64_t executed_in(const struct seen *seen)
+{
+	int64_t sum = 0;
+	for (int s = 0; s < STEPS; s++)
+		sum += seen[s].executed;
+	return sum;
 }
 
 static void assert_same_figures(const struct seen *a, const struct seen *b)
@@ -172,21 +196,95 @@ static void savings_change_no_bit(void **state)
 static void pool_of_any_size_changes_no_bit(void **state)
 {
 	struct seen *expected = run_course(*state, LARGE_POOL, false, 1, 4096);
-	int64_t before = 0, large = 0;
-	for (int s = 0; s < STEPS; s++)
-		large += expected[s].executed;
+	int64_t before = 0, large = executed_in(expected);
 	for (size_t pool = 0; pool < 600000; pool = pool ? pool * 2 : 1000) {
 		struct seen *seen = run_course(*state, pool, false, 1, 4096);
-		int64_t cost = 0;
 		assert_same_figures(expected, seen);
-		for (int s = 0; s < STEPS; s++)
-			cost += seen[s].executed;
 		if (pool == 0)
-			before = cost;
+			before = executed_in(seen);
 		free(seen);
 	}
 	assert_true(large < before);
 	free(expected);
+}
+
+static void candidates_that_advance_together_change_no_bit(void **state)
+{
+	static const int threads[] = {1, 2, 4}, batch_tokens[] = {4096, 70, 1};
+	struct seen *expected = run_course(*state, 0, true, 1, 4096);
+	struct seen *saving = run_waves(*state, LARGE_POOL, 1, 1, 4096, false);
+	for (int i = 0; i < 3; i++)
+		for (int wave = 1; wave <= 4; wave++) {
+			/* From nothing kept at all over some states to every state. */
+			for (size_t pool = 0; pool < 2 * LARGE_POOL; pool = pool ? 16 * pool : 4000) {
+				struct seen *seen = run_waves(*state, pool, wave, threads[i], batch_tokens[i], false);
+				assert_same_figures(expected, seen);
+				free(seen);
+			}
+			/* With all states kept, together saves nothing and costs nothing. */
+			struct seen *seen = run_waves(*state, LARGE_POOL, wave, threads[i], batch_tokens[i], false);
+			assert_same_figures(expected, seen);
+			assert_int_equal(executed_in(seen), executed_in(saving));
+			free(seen);
+		}
+	free(expected);
+	free(saving);
+}
+
+/* Where nothing is kept, those of a wave still run what they share once. */
+static void candidates_fork_where_they_part(void **state)
+{
+	struct seen *alone = run_waves(*state, 0, 1, 1, 4096, false);
+	struct seen *pairs = run_waves(*state, 0, 2, 1, 4096, false);
+	struct seen *together = run_waves(*state, 0, 16, 1, 4096, false);
+	int64_t tokens = 0;
+	for (int d = 0; d < DOCUMENTS; d++)
+		tokens += CONTEXT - 3 * d;
+	/* The reference for each ask; FSFF FFSF FFFS · FSSF FFSS · FSSS, four layers each when alone. */
+	assert_int_equal(executed_in(alone), tokens * 4 * (3 + 3 + 2 + 1));
+	/* FFSF behind F, FFFS alone; FFSS behind F. The reference itself takes no place. */
+	assert_int_equal(executed_in(pairs), tokens * (4 * 3 + (4 + 3 + 4) + (4 + 3) + 4));
+	/* FFFS behind FF. */
+	assert_int_equal(executed_in(together), tokens * (4 * 3 + (4 + 3 + 2) + (4 + 3) + 4));
+	free(alone);
+	free(pairs);
+	free(together);
+}
+
+/* An ask need not be in any order, nor without doubles. */
+static void any_patterns_may_be_asked_together(void **state)
+{
+	static const char *const patterns[] = {"FFFS", "FSSS", "FSFF", "FSSS", "FFFF", "FFSS", "FSFS", "FFFS"};
+	enum { PATTERNS = sizeof patterns / sizeof *patterns };
+	struct seen *seen[3];
+	static const int waves[] = {1, 3, 16};
+	for (int i = 0; i < 3; i++) {
+		struct fixture *f = *state;
+		struct opened o = {0};
+		const struct opened_options options = {
+		    .model_dir = model_dir,
+		    .corpus = f->corpus,
+		    .tokens = f->tokens,
+		    .context = CONTEXT,
+		    .topk = f->config.topk,
+		    .vocab = f->config.vocab,
+		    .batch_tokens = 70,
+		    .threads = 1,
+		    .evaluator = {.host_memory = LARGE_POOL, .wave = waves[i]},
+		};
+		seen[i] = calloc(1, sizeof **seen);
+		opened_open(&o, &options);
+		ask(&o, seen[i], "FFSF", patterns, PATTERNS, 0);
+		opened_close(&o);
+		assert_int_equal(seen[i]->patterns, PATTERNS * DOCUMENTS);
+		assert_memory_equal(seen[i]->at, seen[0]->at, sizeof seen[i]->at);
+		assert_memory_equal(seen[i]->at[1], seen[i]->at[3], sizeof seen[i]->at[1]);
+		assert_memory_equal(seen[i]->at[0], seen[i]->at[7], sizeof seen[i]->at[0]);
+		assert_true(seen[i]->executed <= seen[0]->executed);
+	}
+	assert_true(seen[2]->executed < seen[0]->executed);
+	for (int i = 0; i < 3; i++)
+		free(seen[i]);
 }
 
 static void threads_and_batches_change_no_bit(void **state)
@@ -322,7 +420,7 @@ static void heldout_winners_start_at_their_flip(void **state)
 	free(saving);
 }
 
-static void a_stop_is_obeyed_between_patterns(void **state)
+static void a_stop_is_obeyed_before_a_layer(void **state)
 {
 	volatile sig_atomic_t stop = 1;
 	struct opened o = {0};
@@ -346,12 +444,15 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(savings_change_no_bit),
 	    cmocka_unit_test(pool_of_any_size_changes_no_bit),
+	    cmocka_unit_test(candidates_that_advance_together_change_no_bit),
+	    cmocka_unit_test(candidates_fork_where_they_part),
+	    cmocka_unit_test(any_patterns_may_be_asked_together),
 	    cmocka_unit_test(threads_and_batches_change_no_bit),
 	    cmocka_unit_test(disturbed_embeddings_move_the_output_a_little),
 	    cmocka_unit_test(a_layer_overlaps_itself_wholly),
 	    cmocka_unit_test(overlap_is_the_same_in_windows),
 	    cmocka_unit_test(heldout_winners_start_at_their_flip),
-	    cmocka_unit_test(a_stop_is_obeyed_between_patterns),
+	    cmocka_unit_test(a_stop_is_obeyed_before_a_layer),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

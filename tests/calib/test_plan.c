@@ -70,11 +70,52 @@ static void planned_token_layers_are_those_counted_whatever_the_order_of_flips(v
 		dsa_arena_init(&arena);
 		assert_int_equal(dsa_work_init(&work, &shape, &arena, &err), DSA_OK);
 		search(&work, &shape, locked, seed);
-		dsa_plan_calibrate(&plan, &shape, locked, 2, true);
+		dsa_plan_calibrate(&plan, &shape, locked, 2, 16, true);
 		assert_int_equal(plan.token_layers, work.token_layers);
 		assert_int_equal(plan.naive, work.naive);
 		assert_true(plan.most >= plan.token_layers);
 		dsa_arena_release(&arena);
+	}
+}
+
+/* Layers run per row by waves of one step: one goes all the way, the others leave it at their flips. */
+static int64_t unkept_step(const int *candidates, int count, int layers, int wave)
+{
+	int64_t cost = 0;
+	for (int begin = 0; begin < count; begin += wave) {
+		const int end = begin + wave < count ? begin + wave : count;
+		for (int i = begin; i < end - 1; i++)
+			cost += layers - candidates[i];
+		cost += layers;
+	}
+	return cost;
+}
+
+static void without_states_no_order_of_flips_costs_more_than_planned(void **state)
+{
+	(void)state;
+	for (int wave = 1; wave <= LAYERS; wave++) {
+		const struct dsa_evaluator_shape shape = shape_of(LAYERS, "FFFFSFFFF");
+		struct dsa_plan plan;
+		int64_t worst = 0;
+		dsa_plan_calibrate(&plan, &shape, NULL, 2, wave, true);
+		/* The first order takes the deepest layer each time, the others one by chance. */
+		for (unsigned seed = 0; seed < 200; seed++) {
+			int candidates[LAYERS] = {1, 2, 3, 5, 6, 7, 8}, count = 7;
+			int64_t cost = 0;
+			srand(seed);
+			while (count > 0) {
+				cost += unkept_step(candidates, count, LAYERS, wave);
+				const int flip = seed ? rand() % count : count - 1;
+				count--;
+				for (int i = flip; i < count; i++)
+					candidates[i] = candidates[i + 1];
+			}
+			assert_true(seed == 0 || cost <= worst);
+			worst = cost > worst ? cost : worst;
+		}
+		assert_int_equal(plan.most, 130 * LAYERS + 107 * worst);
+		assert_true(plan.most >= plan.token_layers);
 	}
 }
 
@@ -91,7 +132,7 @@ static void published_counts_of_evaluations_come_out(void **state)
 		reference[known[i].layers] = 0;
 		const struct dsa_evaluator_shape shape = shape_of(known[i].layers, reference);
 		struct dsa_plan plan;
-		dsa_plan_calibrate(&plan, &shape, NULL, 0, true);
+		dsa_plan_calibrate(&plan, &shape, NULL, 0, 1, true);
 		assert_int_equal(plan.candidates, known[i].layers - 1);
 		assert_int_equal(plan.evaluations, known[i].evaluations);
 		assert_int_equal(plan.naive, 130 * known[i].layers * (known[i].evaluations + 1));
@@ -105,24 +146,26 @@ static void the_whole_command_counts_what_judges_too(void **state)
 	(void)state;
 	const struct dsa_evaluator_shape shape = shape_of(3, "FFF");
 	struct dsa_plan plan;
-	dsa_plan_calibrate(&plan, &shape, NULL, 2, true);
+	dsa_plan_calibrate(&plan, &shape, NULL, 2, 1, true);
 	/* The reference on 130 + 9 tokens, the noise floor on 130. */
 	assert_int_equal(plan.whole, 3 * (139 + 130));
 	/* Step 1: 2 and 1 layers, step 2: 1 layer. Two baselines on 107 + 5 positions, two winners on 5, from their
 	 * flips with states kept. */
 	assert_int_equal(plan.suffix_least, 107 * (2 + 1 + 1) + 3 * 2 * (107 + 5) + 5 * (2 + 1));
 	assert_int_equal(plan.suffix_most, 107 * 9 + 3 * (2 * 107 + 4 * 5));
+	/* Three questions of two candidate layers: one S, one S, both S. */
+	assert_true(fabs(plan.shared - 2.0 / 3) < 1e-12);
 	/* Reference, noise floor, baselines: pairs of products. Steps: 2 + 1 and 1 + 1. */
 	assert_int_equal(plan.head, 97 * (2 + 2 + 4 + 3 + 2) + 4 * (2 + 4 + 4));
 	assert_int_equal(plan.records, 6 * (1 + 3 + 1 + 2) + 1 * (1 + 2 + 2));
 	assert_int_equal(plan.overlaps, 6);
-	const struct dsa_plan_rates rates = {.whole = 2, .full = 3, .shared = 1, .head = 0.5};
+	const struct dsa_plan_rates rates = {.whole = 2, .full = 4, .shared = 1, .head = 0.5};
 	assert_true(fabs(dsa_plan_seconds(&plan, &rates, false) - 2.0 * (double)plan.whole -
 	                 2.0 * (double)plan.suffix_least - 0.5 * (double)plan.head) < 1e-6);
 	assert_true(fabs(dsa_plan_seconds(&plan, &rates, true) - dsa_plan_seconds(&plan, &rates, false) -
 	                 2.0 * (107 * 5 + 5 * 3)) < 1e-6);
 	/* Without savings the reference runs again beside every question. */
-	dsa_plan_calibrate(&plan, &shape, NULL, 2, false);
+	dsa_plan_calibrate(&plan, &shape, NULL, 2, 1, false);
 	assert_int_equal(plan.suffix_most, 0);
 	assert_int_equal(plan.whole, 3 * (139 + 130) + 3 * 2 * (3 * 130 + 2 * 130 + 4 * 9));
 	assert_int_equal(plan.token_layers, plan.naive);
@@ -145,7 +188,7 @@ static void sums_beyond_int64_stay_at_its_end(void **state)
 	const struct dsa_evaluator_shape shape = {
 	    .layers = LAYERS, .batches = 1, .batch = &huge, .reference = "FFFFFFFFF"};
 	struct dsa_plan plan;
-	dsa_plan_calibrate(&plan, &shape, NULL, 2, true);
+	dsa_plan_calibrate(&plan, &shape, NULL, 2, 1, true);
 	assert_int_equal(plan.naive, INT64_MAX);
 	assert_int_equal(plan.token_layers, INT64_MAX);
 	assert_int_equal(plan.whole, INT64_MAX);
@@ -217,22 +260,26 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 	                                        .vocab = 50,
 	                                        .moe = moe};
 	struct dsa_plan_device plan;
-	dsa_plan_device(&plan, &config, &be, 30, 100, 80);
+	dsa_plan_device(&plan, &config, &be, 30, 100, 80, 5);
 	assert_int_equal(plan.weights, dsa_model_weight_bytes(&config, DSA_BF16));
 	assert_int_equal(plan.rotary, 30 * 2 * 4);
-	assert_int_equal(plan.workspace, dsa_forward_bytes(&config, &be, 100, 100));
+	assert_int_equal(plan.workspace, dsa_forward_bytes(&config, &be, 100, 100, 0));
+	assert_int_equal(plan.streams, 5 * dsa_forward_stream_bytes(&config, 100));
+	assert_int_equal(plan.workspace + plan.streams, dsa_forward_bytes(&config, &be, 100, 100, 5));
+	/* Hidden states F32 and positions I32, in blocks of 256 bytes. */
+	assert_int_equal(plan.streams, 5 * (100 * 8 * 4 + 128 + 100 * 4 * 4 + 192));
 	assert_int_equal(plan.scratch, 10 * 100 + 30);
 	assert_int_equal(plan.hidden, 80 * 8 * 2 * (1 + DSA_TOGETHER) + 80 * 4);
 	assert_int_equal(plan.overlap, 3 * 80 * 4 * 4);
-	assert_int_equal(plan.total,
-	                 plan.weights + plan.rotary + plan.workspace + plan.scratch + plan.hidden + plan.overlap);
+	assert_int_equal(plan.total, plan.weights + plan.rotary + plan.workspace + plan.streams + plan.scratch +
+	                                 plan.hidden + plan.overlap);
 	/* What is said to fit does, one token more does not. */
 	struct dsa_plan_device less, more;
-	dsa_plan_device(&less, &config, &be, 30, 70, 70);
+	dsa_plan_device(&less, &config, &be, 30, 70, 70, 1);
 	int64_t fits = dsa_plan_most_tokens(&config, &be, 30, 100, less.total);
 	assert_true(fits >= 70 && fits < 100);
-	dsa_plan_device(&less, &config, &be, 30, fits, fits);
-	dsa_plan_device(&more, &config, &be, 30, fits + 1, fits + 1);
+	dsa_plan_device(&less, &config, &be, 30, fits, fits, 1);
+	dsa_plan_device(&more, &config, &be, 30, fits + 1, fits + 1, 1);
 	assert_true(more.total > less.total);
 	assert_int_equal(dsa_plan_most_tokens(&config, &be, 30, 100, SIZE_MAX), 100);
 	assert_int_equal(dsa_plan_most_tokens(&config, &be, 30, 100, plan.weights), 0);
@@ -241,6 +288,10 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 static void candidates_and_rows_that_wait_together_stay_within_their_limits(void **state)
 {
 	(void)state;
+	assert_int_equal(dsa_plan_wave(100, 0), 1);
+	assert_int_equal(dsa_plan_wave(100, 799), 2);
+	assert_int_equal(dsa_plan_wave(100, 800), 3);
+	assert_int_equal(dsa_plan_wave(100, 100000), DSA_TOGETHER);
 	assert_int_equal(dsa_plan_together(1), DSA_TOGETHER);
 	assert_int_equal(dsa_plan_together((size_t)100 << 20), 2);
 	assert_int_equal(dsa_plan_together((size_t)1 << 40), 1);
@@ -254,6 +305,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(planned_token_layers_are_those_counted_whatever_the_order_of_flips),
+	    cmocka_unit_test(without_states_no_order_of_flips_costs_more_than_planned),
 	    cmocka_unit_test(published_counts_of_evaluations_come_out),
 	    cmocka_unit_test(the_whole_command_counts_what_judges_too),
 	    cmocka_unit_test(sums_beyond_int64_stay_at_its_end),

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "calib/toy_search.h"
+#include "dsa/expectation.h"
 #include "dsa/racing.h"
 
 static struct dsa_search_options racing(double delta, double epsilon)
@@ -48,8 +49,9 @@ struct tally {
 	int64_t asked, full;
 };
 
-/* One step of 16 candidates on 64 documents, raced and exact. */
-static void race_once(struct tally *tally, const struct problem *problem, double delta, double share, int size)
+/* One step of 16 candidates on so many documents in batches of `size`, raced and exact. */
+static void race_once(struct tally *tally, const struct problem *problem, double delta, double share, int documents,
+                      int size)
 {
 	static const char reference[] = "FFFFFFFFFFFFFFFFF";
 	struct dsa_search_options exact = unbounded(), raced;
@@ -58,7 +60,7 @@ static void race_once(struct tally *tally, const struct problem *problem, double
 	exact.budget.max_shared = 1;
 	toy_init(&toy, reference, heavy);
 	toy.user = problem;
-	for (int d = 0; d < TOY_DOCUMENTS; d++)
+	for (int d = 0; d < documents; d++)
 		toy_document(&toy, 0, DSA_CALIBRATION);
 	toy_cut(&toy, size, false);
 	search(&a, &toy, &exact);
@@ -69,13 +71,13 @@ static void race_once(struct tally *tally, const struct problem *problem, double
 	const struct dsa_step *truth = &a.trace.steps[0], *found = &b.trace.steps[0];
 	tally->problems++;
 	tally->outside += found->calibration.kl > truth->calibration.kl + raced.epsilon;
-	assert_int_equal(found->calibration.documents, TOY_DOCUMENTS);
+	assert_int_equal(found->calibration.documents, documents);
 	for (int c = 0; c < found->candidate_count; c++) {
 		const struct dsa_candidate *candidate = &found->candidates[c];
 		tally->asked += candidate->documents;
-		tally->full += TOY_DOCUMENTS;
-		assert_true(isnan(candidate->bound) == (candidate->documents == TOY_DOCUMENTS));
-		if (candidate->documents == TOY_DOCUMENTS)
+		tally->full += documents;
+		assert_true(isnan(candidate->bound) == (candidate->documents == documents));
+		if (candidate->documents == documents)
 			assert_true(candidate->objective == truth->candidates[c].objective);
 		if (candidate->bound > 0) {
 			tally->dropped++;
@@ -120,7 +122,7 @@ static void the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems(v
 		struct problem problem = {.seed = seed, .common = kinds[k].common, .own = kinds[k].own};
 		for (int l = 1; l < 17; l++)
 			problem.mean[l] = 0.001 * exp(kinds[k].spread * toy_random(seed, (uint64_t)l, "mean"));
-		race_once(&tallies[k], &problem, 0.01, 0.02, 2);
+		race_once(&tallies[k], &problem, 0.01, 0.02, 64, 2);
 	}
 	for (int k = 0; k < KINDS; k++) {
 		report(kinds[k].name, &tallies[k]);
@@ -132,6 +134,27 @@ static void the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems(v
 	assert_true((double)tallies[3].asked < 0.5 * (double)tallies[3].full);
 	assert_true((double)tallies[2].asked < 0.9 * (double)tallies[2].full);
 	assert_true((double)tallies[1].asked > 0.9 * (double)tallies[1].full);
+}
+
+/* What --dry-run expects of a race, on problems of the first kind above, in 16 batches as a run has them. */
+static void a_race_asks_for_what_is_expected_of_it(void **state)
+{
+	(void)state;
+	static const int documents[] = {16, 32, 48, 64, 128, 256};
+	for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
+		struct tally tally = {0};
+		for (uint64_t seed = 1; seed <= (PROBLEMS < 1000 ? 12 : 40); seed++) {
+			struct problem problem = {.seed = seed, .common = 1.5, .own = 0.3};
+			for (int l = 1; l < 17; l++)
+				problem.mean[l] = 0.001 * exp(2 * toy_random(seed, (uint64_t)l, "mean"));
+			race_once(&tally, &problem, 0.01, 0.02, documents[i], documents[i] / 16);
+		}
+		const double share = (double)tally.asked / (double)tally.full,
+			     expected = dsa_expect_raced(documents[i]);
+		print_message("%d documents: %.3f of the candidate-documents, %.3f expected\n", documents[i], share,
+		              expected);
+		assert_true(fabs(share - expected) < 0.1);
+	}
 }
 
 /* Two measures of 64 documents whose mean difference is exactly 0, and the share of such pairs whose bounds have lost
@@ -556,6 +579,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems),
+	    cmocka_unit_test(a_race_asks_for_what_is_expected_of_it),
 	    cmocka_unit_test(the_bounds_lose_the_truth_no_more_often_than_they_say),
 	    cmocka_unit_test(bounds_follow_the_formula_and_end_at_the_truth),
 	    cmocka_unit_test(what_leaves_within_epsilon_never_adds_up_to_more),

@@ -13,7 +13,7 @@
 #include "dsa/pattern.h"
 #include "dsa/spool.h"
 
-enum { TOY_TOPK = 4, TOY_ROWS = 6, TOY_TOKENS = TOY_TOPK + TOY_ROWS + 1, TOY_DOCUMENTS = 64, TOY_CORPORA = 3 };
+enum { TOY_TOPK = 4, TOY_ROWS = 6, TOY_TOKENS = TOY_TOPK + TOY_ROWS + 1, TOY_DOCUMENTS = 256, TOY_CORPORA = 3 };
 
 struct toy {
 	struct dsa_evaluator evaluator; /* first: callbacks get this */

@@ -41,6 +41,29 @@ def test_planned_work_is_what_a_full_trace_counts():
         expect(found["token_layers_most"] >= found["token_layers_least"], found)
 
 
+def test_expected_work_is_what_is_counted_where_nothing_has_to_be_supposed():
+    found = plan("calibrate", GLM, "--full-trace", "--search", "exact")["search"]
+    equal((found["steps_expected"], found["raced_expected"], found["evaluations_expected"]), (3, 1, 6), "a full trace")
+    equal(found["token_layers_expected"], found["token_layers_least"], "token-layers of a full trace")
+    expect(0 < found["refine_token_layers_expected"] <= found["refine_token_layers_most"], found)
+    # Which layer the first step takes is all the same.
+    one = ("--max-shared", 1, "--search", "exact", "--no-refine")
+    found = plan("calibrate", GLM, *one)["search"]
+    out = os.path.join(scratch(), "run")
+    good("calibrate", "--model", GLM, *CORPORA, "--out", out, *one)
+    equal(found["token_layers_expected"], results(out)["work"]["token_layers"], "token-layers of one step")
+    equal((found["steps_expected"], found["refine_token_layers_expected"]), (1, 0), "one step")
+    expect("steps_expected" not in plan("calibrate", GLM, "--search", "naive")["search"], "naive")
+
+
+def test_the_memory_of_candidates_that_advance_together_is_planned():
+    memory = plan("calibrate", GLM)["memory"]
+    equal(memory["candidates_together"], 16, "candidates together")
+    tight = plan("calibrate", GLM, "--host-memory", 1)["memory"]
+    equal((tight["candidates_together"], 16 * tight["candidates"]), (1, memory["candidates"]), "with one byte")
+    equal(plan("calibrate", GLM, "--search", "naive")["memory"]["candidates_together"], 1, "naive")
+
+
 def test_planned_documents_are_those_of_the_run():
     found = plan("calibrate", GLM)
     data = results(calibrate(GLM))

@@ -72,7 +72,7 @@ static inline void golden_close(struct golden *g)
 static inline struct dsa_forward *golden_forward(const struct golden *g, int64_t rows, int documents)
 {
 	struct dsa_forward *f;
-	MUST(dsa_forward_open(&f, g->model, rows, rows, documents, &golden_error));
+	MUST(dsa_forward_open(&f, g->model, rows, rows, documents, 1, &golden_error));
 	return f;
 }
 

@@ -39,7 +39,8 @@ static void scored_part_of_long_documents_equals_the_whole_pass(void **state)
 	for (int l = 0; l < c->layers; l++)
 		pattern[l] = l % 2 ? 'S' : 'F';
 
-	MUST(dsa_forward_open(&f, g.model, short_tokens + long_tokens, short_tokens + long_tokens, 2, &golden_error));
+	MUST(
+	    dsa_forward_open(&f, g.model, short_tokens + long_tokens, short_tokens + long_tokens, 2, 1, &golden_error));
 	MUST(dsa_prefix_open(&prefix, g.model, documents, 2, &golden_error));
 	MUST(dsa_forward_begin(f, documents, 2, true, prefix, &rows, &golden_error));
 	MUST(dsa_forward_embed(f, 0, &golden_error));

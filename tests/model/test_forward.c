@@ -274,6 +274,67 @@ static void compare_restored(struct golden *g)
 	dsa_forward_close(f);
 }
 
+/* Two patterns in streams of their own, taken through a layer in turn, and a third that takes over the second's. */
+static void compare_streams(struct golden *g)
+{
+	enum { NATIVE, OTHER, FORK, STREAMS };
+	const struct dsa_model_config *c = &g->model->config;
+	struct dsa_pass_document documents[MIX];
+	struct dsa_prefix *prefix;
+	char other[64];
+	const char *const patterns[STREAMS] = {c->native, other, other};
+	int64_t rows;
+	mix_documents(g, documents);
+	other_pattern(g, other);
+	const size_t bytes = dsa_state_bytes(c, documents, MIX);
+	char *alone = malloc(STREAMS * bytes), *together = malloc(bytes);
+	assert_true(alone && together);
+	struct dsa_forward *f;
+	MUST(dsa_forward_open(&f, g->model, 6 * g->tokens, 6 * g->tokens, MIX, STREAMS, &golden_error));
+	MUST(dsa_prefix_open(&prefix, g->model, documents, MIX, &golden_error));
+	begin(f, documents, MIX, true, prefix, &rows);
+	MUST(dsa_forward_embed(f, 0, &golden_error));
+	golden_layers(f, c->native, 0, c->layers, false);
+	for (int i = 0; i < STREAMS; i++) {
+		begin(f, documents, MIX, false, prefix, &rows);
+		MUST(dsa_forward_embed(f, 0, &golden_error));
+		golden_layers(f, patterns[i], 0, c->layers, false);
+		MUST(dsa_forward_save(f, alone + bytes * (size_t)i, &golden_error));
+	}
+	begin(f, documents, MIX, false, prefix, &rows);
+	for (int i = 0; i < FORK; i++) {
+		dsa_forward_use(f, i);
+		assert_null(dsa_forward_selection(f));
+		MUST(dsa_forward_embed(f, 0, &golden_error));
+	}
+	const int last = c->layers - 1;
+	for (int l = 0; l < c->layers; l++) {
+		dsa_forward_use(f, FORK);
+		assert_null(dsa_forward_selection(f));
+		if (l == last)
+			MUST(dsa_forward_fork(f, OTHER, &golden_error));
+		for (int i = 0; i < (l == last ? STREAMS : FORK); i++) {
+			dsa_forward_use(f, i);
+			golden_layers(f, patterns[i], l, l + 1, false);
+		}
+	}
+	for (int i = 0; i < STREAMS; i++) {
+		dsa_forward_use(f, i);
+		MUST(dsa_forward_save(f, together, &golden_error));
+		assert_memory_equal(together, alone + bytes * (size_t)i, bytes);
+	}
+	free(alone);
+	free(together);
+	dsa_prefix_close(prefix);
+	dsa_forward_close(f);
+}
+
+static void streams_of_a_pass_have_the_bits_of_passes_of_their_own(void **state)
+{
+	(void)state;
+	each_case(compare_streams);
+}
+
 static void restored_state_continues_bit_for_bit(void **state)
 {
 	(void)state;
@@ -462,6 +523,7 @@ int main(void)
 	    cmocka_unit_test(native_pattern_of_every_golden_is_reproduced),
 	    cmocka_unit_test(other_patterns_of_every_golden_are_reproduced),
 	    cmocka_unit_test(scored_part_with_prefix_equals_the_whole_pass),
+	    cmocka_unit_test(streams_of_a_pass_have_the_bits_of_passes_of_their_own),
 	    cmocka_unit_test(restored_state_continues_bit_for_bit),
 	    cmocka_unit_test(document_alone_equals_itself_in_a_batch),
 	    cmocka_unit_test(number_of_threads_changes_no_bit),
