@@ -54,7 +54,13 @@ cudaError_t kernel_silu_mul(cudaStream_t stream, struct dsa_tensor out, struct d
 
 /* convert.cu ---------------------------------------------------------------------------------------------------- */
 
-/* to (F32 or BF16, contiguous) = from (to.rows · to.cols elements of `stored`: F32, F16, BF16, F8_E4M3), rounded to
+/* to (F32 or BF16, contiguous) = number · scale of its block in float32, rounded once. from (rows, cols) F8_E4M3,
+ * contiguous; scales (…, ⌈cols / block_cols⌉) F32, whose first row belongs to row -first of to. fault->not_finite as
+ * below.
+ */
+cudaError_t kernel_convert_fp8(cudaStream_t stream, struct dsa_tensor to, const void *from, const float *scales,
+                               int block_rows, int block_cols, int first, struct kernel_fault *fault);
+/* to (F32 or BF16, contiguous) = from (to.rows · to.cols elements of `stored`: F32, F16, BF16), rounded to
  * nearest even. fault->not_finite: the first element that is not finite. */
 cudaError_t kernel_convert(cudaStream_t stream, struct dsa_tensor to, const void *from, enum dsa_dtype stored,
                            struct kernel_fault *fault);

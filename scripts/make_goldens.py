@@ -12,6 +12,9 @@ by transformers itself in float32 with eager attention on the CPU, and beside it
     routing.{l}         I32 (T, k)   experts chosen in MoE layers, ascending
     pattern.{FS…}.logits F32 (T, V)  the same checkpoint under another pattern (some cases)
 
+An FP8 case stores its products as F8_E4M3 with block scales, as published FP8 checkpoints do; transformers reads the same
+checkpoint with each of these weights replaced by number times scale in float32.
+
 Two things differ from plain transformers. torch.topk promises no order among ties, so while a model runs it is replaced by
 a stable descending sort (lower position wins, -0 equals +0). And deepseek_v32 ignores sharing patterns, so indexers of its
 S layers are made to return the selection of the last F layer. glm_moe_dsa shares by itself.
@@ -26,10 +29,13 @@ A case is kept only if it is sharp, and the script fails otherwise, naming the c
 
     python3 scripts/make_goldens.py                 write tests/golden/tiny (needs torch, transformers, safetensors)
     python3 scripts/make_goldens.py --check         recompute from the committed checkpoints and compare
+    python3 scripts/make_goldens.py --only NAME     one case: to write it, and its entry in the manifest, without the others
     python3 scripts/make_goldens.py --find-seeds    print, for each case, the first seed from its own on that is sharp
 """
 
 import argparse
+import atexit
+import functools
 import json
 import os
 import shutil
@@ -71,14 +77,15 @@ YARN = dict(factor=40, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0
 
 
 def case(name, covers, arch, seed, tokens, dtype="F32", **options):
-    known = {"config", "drop", "packed", "shards", "spared", "mtp", "bias", "wk", "patterns"}
+    known = {"config", "drop", "packed", "shards", "spared", "mtp", "bias", "wk", "patterns", "fp8"}
     assert set(options) <= known, set(options) - known
     return dict(name=name, covers=covers, arch=arch, seed=seed, tokens=tokens, dtype=dtype, **options)
 
 
 # config: keys over SIZES; drop: keys left out of config.json, so that their defaults hold; packed: experts as one tensor;
 # shards: number of files; spared: S layers carry no indexer; mtp: tensors of a layer beyond num_hidden_layers; bias: (mean,
-# spread) of e_score_correction_bias; wk: gain of the index key projection; patterns: non-native patterns evaluated too.
+# spread) of e_score_correction_bias; wk: gain of the index key projection; patterns: non-native patterns evaluated too;
+# fp8: block: sizes of the blocks, ue8m0: scales are powers of two, kept: a part of the names that stay in dtype.
 # The number after the architecture is the seed, found with --find-seeds; then the tokens.
 CASES = [
     case(
@@ -180,6 +187,31 @@ CASES = [
                     rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, **{**YARN, "factor": 32})),
         bias=(0.0, 0.3), patterns=["FSS"],
     ),
+    case(
+        "v32-fp8", "FP8 weights with float32 scales of 128 x 128 blocks, ragged last blocks in both directions, separate "
+        "experts, index projections in FP8, layer 1's attention left in BF16, 2 shards",
+        "deepseek_v32", 1411, 40, dtype="BF16",
+        config=dict(num_hidden_layers=3, hidden_size=136, q_lora_rank=132, kv_lora_rank=130, intermediate_size=200,
+                    moe_intermediate_size=24, n_routed_experts=4, qk_nope_head_dim=24, v_head_dim=27, index_head_dim=16,
+                    index_n_heads=9, rope_theta=10000),
+        shards=2, patterns=["FSF"], fp8=dict(block=[128, 128], ue8m0=False, kept=".layers.1.self_attn."),
+    ),
+    case(
+        "glm-fp8-ue8m0", "FP8 weights whose scales are powers of two (scale_fmt ue8m0), packed experts with scales of their "
+        "own per expert and a ragged block in the middle of gate_up_proj, S layers that carry no indexer, 2 shards",
+        "glm_moe_dsa", 1502, 38, dtype="BF16",
+        config=dict(num_hidden_layers=3, indexer_types=["full", "shared", "full"], hidden_size=144, q_lora_rank=40,
+                    intermediate_size=72, moe_intermediate_size=70, n_routed_experts=4, index_head_dim=32, index_n_heads=4,
+                    rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
+        packed=True, spared=True, shards=2, fp8=dict(block=[128, 128], ue8m0=True),
+    ),
+    case(
+        "glm-fp8-blocks", "FP8 weights with blocks of 16 x 24, far smaller than the weights, separate experts, tied embeddings, "
+        "router and head weights of the indexer in FP8 too", "glm_moe_dsa", 1601, 39, dtype="F32",
+        config=dict(num_hidden_layers=3, tie_word_embeddings=True, index_head_dim=8, moe_intermediate_size=17,
+                    rope_parameters=dict(rope_type="default", rope_theta=10000.0)),
+        patterns=["FFS"], fp8=dict(block=[16, 24], ue8m0=False, all=True),
+    ),
 ]  # fmt: skip
 
 
@@ -197,6 +229,11 @@ def full_config(c):
         out |= dict(architectures=["GlmMoeDsaForCausalLM"], rms_norm_eps=1e-5, dtype=dtype, indexer_rope_interleave=True)
         out |= dict(head_dim=sizes["qk_rope_head_dim"], qk_head_dim=sizes["qk_nope_head_dim"] + sizes["qk_rope_head_dim"])
     out |= sizes
+    if c.get("fp8"):
+        out["quantization_config"] = dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                                          weight_block_size=c["fp8"]["block"])  # fmt: skip
+        if c["fp8"]["ue8m0"]:
+            out["quantization_config"]["scale_fmt"] = "ue8m0"
     out["num_key_value_heads"] = out["num_attention_heads"]
     return dict(sorted(out.items()))
 
@@ -296,6 +333,61 @@ def pack_experts(tensors):
     return out
 
 
+SCALES = "_scale_inv"  # what a weight's scales are named behind its own name
+NOT_FP8 = ("embed_tokens", "lm_head", "norm", "mlp.gate.", "weights_proj", ".bias")
+
+
+def in_blocks(tensor, block):
+    """(…, R, C) to (…, R / block, C / block, block, block), padded with zeros."""
+    rows, cols = -tensor.shape[-2] % block[0], -tensor.shape[-1] % block[1]
+    whole = torch.nn.functional.pad(tensor, (0, cols, 0, rows))
+    return whole.unflatten(-1, (-1, block[1])).unflatten(-3, (-1, block[0])).transpose(-2, -3)
+
+
+def widened(scales, shape, block):
+    """Each scale over its block, cut to the weight's shape."""
+    return scales.repeat_interleave(block[0], -2).repeat_interleave(block[1], -1)[..., : shape[-2], : shape[-1]]
+
+
+def quantised(tensors, fp8):
+    """The weights of products as F8_E4M3, each with its scales behind it."""
+    out = {}
+    for name, tensor in tensors.items():
+        spared = any(part in name for part in NOT_FP8) and not (fp8.get("all") and ("gate." in name or "weights_proj" in name))
+        if spared or tensor.ndim < 2 or (fp8.get("kept") and fp8["kept"] in name):
+            out[name] = tensor
+            continue
+        tensor = tensor.float()
+        scales = in_blocks(tensor, fp8["block"]).abs().amax((-1, -2)) / 448
+        if fp8["ue8m0"]:
+            scales = torch.exp2(torch.ceil(torch.log2(scales)))
+        out[name] = (tensor / widened(scales, tensor.shape, fp8["block"])).clamp(-448, 448).to(torch.float8_e4m3fn)
+        out[name + SCALES] = scales.contiguous()
+    return out
+
+
+@functools.cache
+def readable(directory):
+    """The directory, or a copy in which FP8 weights are float32: what transformers is to compute with."""
+    config = json.loads((directory / "config.json").read_text())
+    if "quantization_config" not in config:
+        return directory
+    block = config.pop("quantization_config")["weight_block_size"]
+    tensors, out = {}, {}
+    for file in sorted(directory.glob("model*.safetensors")):
+        tensors |= safetensors.torch.load_file(file)
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float8_e4m3fn:
+            out[name] = tensor.float() * widened(tensors[name + SCALES], tensor.shape, block)
+        elif not name.endswith(SCALES):
+            out[name] = tensor.float()
+    copy = Path(tempfile.mkdtemp(prefix=directory.name))
+    atexit.register(shutil.rmtree, copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(out, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
 def write_checkpoint(c, seed, directory):
     directory.mkdir(parents=True)
     config = full_config(c)
@@ -306,6 +398,8 @@ def write_checkpoint(c, seed, directory):
     for name, tensor in tensors.items():
         keep = mixed and ("k_norm" in name or "e_score_correction_bias" in name)
         tensors[name] = tensor if keep else tensor.to(DTYPES[c["dtype"]])
+    if c.get("fp8"):
+        tensors = quantised(tensors, c["fp8"])
     count = c.get("shards", 1)
     if count == 1:
         safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -356,6 +450,7 @@ class Arithmetic(TorchFunctionMode):
 
 def load(directory, pattern, wide):
     """The checkpoint as transformers reads it, under a pattern."""
+    directory = readable(directory)
     raw = json.loads((directory / "config.json").read_text())
     config = AutoConfig.from_pretrained(directory)
     if config.model_type == "glm_moe_dsa":
@@ -566,6 +661,16 @@ def document(c, seed):
     return np.random.default_rng(seed + 7).integers(2, SIZES["vocab_size"] - 4, c["tokens"]).tolist()
 
 
+def with_entry(manifest, new):
+    """The manifest with the entry of one case put in the place that it has among all. Made by other versions, it says so."""
+    entry = new["cases"][0]
+    if manifest["versions"] != new["versions"]:
+        entry["versions"] = new["versions"]
+    entries = {e["name"]: e for e in manifest["cases"]} | {entry["name"]: entry}
+    manifest["cases"] = [entries[c["name"]] for c in CASES if c["name"] in entries]
+    return manifest
+
+
 def build(c, seed, directory):
     tokens = document(c, seed)
     write_checkpoint(c, seed, directory)
@@ -615,6 +720,7 @@ def main():
                 print(f"{c['name']} {seed}: {wrong}", file=sys.stderr)
                 seed += 1
                 shutil.rmtree(work)
+                readable.cache_clear()
                 figures, wrong = build(c, seed, work)
             print(f"{c['name']}: seed {seed}: {wrong or 'sharp'} {rounded(figures)}")
             failed += wrong is not None
@@ -626,7 +732,7 @@ def main():
             entries.append(dict(name=c["name"], covers=c["covers"], pattern=native_pattern(config), tokens=c["tokens"],
                                 dtype=c["dtype"], seed=seed, other_patterns=c.get("patterns", []),
                                 **rounded(figures)))  # fmt: skip
-    if entries and not args.only and not failed:
+    if entries and not failed:
         versions = dict(python=sys.version.split()[0], torch=torch.__version__, transformers=transformers.__version__,
                         safetensors=safetensors.__version__, numpy=np.__version__)  # fmt: skip
         manifest = dict(
@@ -640,6 +746,8 @@ def main():
                          moves_logits_by="effect of each pattern against all F, same measure as f32_error"),
             cases=entries,
         )  # fmt: skip
+        if args.only:
+            manifest = with_entry(json.loads((args.out / "manifest.json").read_text()), manifest)
         (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return 1 if failed else 0
 

@@ -78,6 +78,13 @@ struct dsa_row_figures {
 	int32_t finite;  /* 0 if any logit is NaN or infinite: the other fields are then undefined */
 };
 
+/* Scales of an F8_E4M3 weight (rows, cols), one per block: (⌈rows / block_rows⌉, ⌈cols / block_cols⌉) F32 in host
+ * memory, unaligned; weight = number · scale of its block. */
+struct dsa_block_scales {
+	const void *data;
+	int block_rows, block_cols;
+};
+
 struct dsa_backend_limits {
 	int64_t rows; /* most query rows of a call, the backend's tile but for gather, compare and overlap */
 	int64_t keys; /* most key rows */
@@ -111,6 +118,11 @@ struct dsa_ops {
 	 * found. */
 	enum dsa_status (*load_weight)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
 	                               enum dsa_dtype stored, struct dsa_error *err);
+	/* The same for a weight stored as F8_E4M3 with block scales: the product of number and scale in float32,
+	 * rounded once to the dtype of `to`. The bytes cross to the device as they are stored. NaN codes, scales that
+	 * are negative or not finite, and products that are not finite are DSA_E_NUMERIC with their place. */
+	enum dsa_status (*load_fp8)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+	                            const struct dsa_block_scales *scales, struct dsa_error *err);
 
 	/* out (R, D) F32 = table[ids]; with seed ≠ 0 every element is moved by one bf16 ulp of its own magnitude, sign
 	 * = hash(seed, position, token id, column): the noise floor's disturbance. ids (R) I32 on the device. The ulp

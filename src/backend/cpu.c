@@ -91,6 +91,7 @@ static const struct dsa_ops cpu_ops = {
     .copy = cpu_copy,
     .wait = cpu_wait,
     .load_weight = cpu_load_weight,
+    .load_fp8 = cpu_load_fp8,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .layernorm = cpu_layernorm,

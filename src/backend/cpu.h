@@ -94,6 +94,8 @@ enum dsa_status cpu_copy(struct dsa_backend *be, void *to, const void *from, siz
 enum dsa_status cpu_memory(struct dsa_backend *be, size_t *free, size_t *total, struct dsa_error *err);
 enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
                                 struct dsa_error *err);
+enum dsa_status cpu_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+                             const struct dsa_block_scales *scales, struct dsa_error *err);
 enum dsa_status cpu_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                           const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,

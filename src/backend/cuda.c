@@ -142,6 +142,7 @@ static const struct dsa_ops cuda_ops = {
     .copy = cuda_copy,
     .wait = cuda_wait,
     .load_weight = cuda_load_weight,
+    .load_fp8 = cuda_load_fp8,
     .embed = cuda_embed,
     .rmsnorm = cuda_rmsnorm,
     .layernorm = cuda_layernorm,

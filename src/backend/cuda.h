@@ -145,6 +145,8 @@ enum dsa_status cuda_download(struct dsa_backend *be, void *host, const void *de
 enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err);
 enum dsa_status cuda_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
                                  struct dsa_error *err);
+enum dsa_status cuda_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+                              const struct dsa_block_scales *scales, struct dsa_error *err);
 enum dsa_status cuda_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                            const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 enum dsa_status cuda_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,
