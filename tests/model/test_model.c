@@ -161,7 +161,8 @@ static void fp8_weights_that_cannot_be_what_was_meant_are_refused_by_name(void *
 	assert_refused(DSA_E_INPUT, "gate_up_proj_scale_inv is I32");
 	/* Scales beside a weight that is not FP8: were its numbers multiplied already? */
 	copy_golden("glm-fp8-blocks");
-	edit("model.safetensors", "model.layers.0.self_attn.o_proj.weight_scale_inv", "model.norm.weight_scale_inv");
+	edit("model.safetensors", "model.layers.0.self_attn.o_proj.weight_scale_inv\":",
+	     "model.norm.weight_scale_inv\"                     :");
 	assert_refused(DSA_E_INPUT, "tensor model.norm.weight is F32 but model.norm.weight_scale_inv is there");
 }
 
