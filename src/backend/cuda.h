@@ -170,7 +170,7 @@ enum dsa_status cuda_rope(struct dsa_backend *be, struct dsa_tensor x, const str
                           struct dsa_error *err);
 enum dsa_status cuda_select(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
                             struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                            const struct dsa_rows *rows, struct dsa_error *err);
+                            enum dsa_index_precision precision, const struct dsa_rows *rows, struct dsa_error *err);
 enum dsa_status cuda_attention(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
                                struct dsa_tensor keys, const int32_t *selection, int topk, int heads, int latent, int r,
                                float scale, const struct dsa_rows *rows, struct dsa_error *err);

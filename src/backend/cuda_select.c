@@ -22,7 +22,7 @@ size_t cuda_select_bytes(int64_t rows, int context)
 
 enum dsa_status cuda_select(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
                             struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                            const struct dsa_rows *rows, struct dsa_error *err)
+                            enum dsa_index_precision precision, const struct dsa_rows *rows, struct dsa_error *err)
 {
 	struct dsa_cuda *cuda = cuda_of(be);
 	assert(q.dtype == DSA_BF16 && k.dtype == DSA_BF16 && weight.dtype == DSA_F32);

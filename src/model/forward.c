@@ -81,6 +81,7 @@ struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *c, i
 	    .index_heads = c->index_heads,
 	    .index_dim = c->index_dim,
 	    .max_context = context,
+	    .index_precision = c->index_precision,
 	};
 }
 

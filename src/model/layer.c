@@ -110,7 +110,8 @@ static enum dsa_status run_indexer(struct dsa_forward *f, const struct task *tas
 	              f->model->cos, f->model->sin, err));
 	TRY(ops->linear(f->be, t->w.index_weights, t->w.normed, layer->index_weights, none, false, err));
 	return ops->select(f->be, task->keep ? t->w.selection.data : t->w.dropped.data, c->topk, t->w.index_q,
-	                   t->w.index_keys, t->w.index_weights, c->index_heads, c->index_dim, &t->rows, err);
+	                   t->w.index_keys, t->w.index_weights, c->index_heads, c->index_dim, c->index_precision,
+	                   &t->rows, err);
 }
 
 static enum dsa_status run_attention(struct dsa_forward *f, const struct task *task, struct tile *t,
