@@ -129,7 +129,8 @@ void cuda_products_close(struct dsa_cuda *cuda);
 /* Scratch of each operator, pure functions of sizes. */
 size_t cuda_linear_bytes(int width, int in); /* of F32 weights (N, M) */
 size_t cuda_experts_bytes(int64_t rows, int hidden, int inner, int experts, int chosen);
-size_t cuda_select_bytes(int64_t rows, int context);
+size_t cuda_select_bytes(int64_t rows, int64_t keys, int context, int heads, int dim,
+                         enum dsa_index_precision precision);
 size_t cuda_compare_bytes(int64_t rows, int vocab);
 size_t cuda_overlap_bytes(int layers);
 
