@@ -5,6 +5,7 @@
 #ifndef DSA_OVERLAP_H
 #define DSA_OVERLAP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "dsa/arena.h"
@@ -17,6 +18,9 @@ struct dsa_doc_overlap {
 	int32_t layers;
 	int64_t queries[DSA_POSITION_BUCKETS];
 	int64_t *counts[DSA_POSITION_BUCKETS]; /* (L·L) or NULL where there are no queries */
+	/* Σ over the same queries of |S_i ∩ what layer i's indexer selects without its precision|; 0 for S layers. (L)
+	 * or NULL where the indexer runs without one. */
+	int64_t *plain[DSA_POSITION_BUCKETS];
 };
 
 struct dsa_overlap {
@@ -25,6 +29,8 @@ struct dsa_overlap {
 	int64_t *counts;    /* (corpora, DSA_POSITION_BUCKETS, L, L) upper triangle */
 	double *sum, *sum2; /* (corpora, L, L) over documents, for the standard error of the mean over documents */
 	int *documents;     /* (corpora) */
+	int64_t *plain;     /* (corpora, DSA_POSITION_BUCKETS, L) */
+	bool has_plain;     /* any document had it */
 };
 
 DSA_CHECKED enum dsa_status dsa_overlap_init(struct dsa_overlap *overlap, int corpora, int layers, int topk,
@@ -33,6 +39,9 @@ DSA_CHECKED enum dsa_status dsa_overlap_init(struct dsa_overlap *overlap, int co
 void dsa_overlap_add(struct dsa_overlap *overlap, int corpus, const struct dsa_doc_overlap *document);
 /* In 0 … 1, symmetric, NaN when nothing was counted. position: a bucket, or -1 for all. */
 double dsa_overlap_at(const struct dsa_overlap *overlap, int corpus, int position, int i, int j);
+/* How much of a full layer's selection is what its indexer selects without its precision: 0 … 1, NaN where that was not
+ * counted. position as above. */
+double dsa_overlap_plain(const struct dsa_overlap *overlap, int corpus, int position, int layer);
 /* Half width of one standard error over documents (of document means); NaN under two documents. */
 double dsa_overlap_se(const struct dsa_overlap *overlap, int corpus, int i, int j);
 

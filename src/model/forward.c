@@ -214,6 +214,11 @@ enum dsa_status dsa_forward_embed(struct dsa_forward *f, uint64_t seed, struct d
 	                         f->work.ids.data, &rows, seed, err);
 }
 
+void dsa_forward_keep_plain(struct dsa_forward *f, int32_t *plain)
+{
+	f->plain = plain;
+}
+
 enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, int64_t count, struct dsa_tensor out,
                                    struct dsa_error *err)
 {

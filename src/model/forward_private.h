@@ -54,6 +54,7 @@ struct dsa_forward {
 	int64_t rows, key_rows;
 	int64_t laid_out; /* rows, and the prefix's behind them */
 	bool whole, has_selection;
+	int32_t *plain; /* dsa_forward_keep_plain */
 	struct dsa_prefix *prefix;
 };
 

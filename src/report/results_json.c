@@ -353,6 +353,18 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 		dsa_json_end(writer);
 	}
 	dsa_json_end(writer);
+	if (!overlap->has_plain)
+		return;
+	dsa_json_object(writer, "overlap_with_f32");
+	for (int c = 0; c < overlap->corpora; c++) {
+		dsa_json_array(writer, unique_name(scratch, results->corpora[c].name, earlier_corpora(results, c)));
+		for (int l = 0; l < overlap->layers; l++)
+			dsa_json_put_real(writer, NULL,
+			                  results->reference[l] == 'F' ? dsa_overlap_plain(overlap, c, -1, l)
+			                                               : (double)NAN);
+		dsa_json_end(writer);
+	}
+	dsa_json_end(writer);
 }
 
 /* Last in every file. */
