@@ -313,23 +313,6 @@ static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_er
 	return DSA_OK;
 }
 
-static enum dsa_status take_precision(struct dsa_session *session, struct dsa_error *err)
-{
-	struct dsa_model_config *config = &session->config;
-	const char *precision = session->options->indexer_precision;
-	if (!strcmp(precision, "bf16"))
-		config->index_precision = DSA_INDEX_BF16;
-	if (strcmp(precision, "fp8"))
-		return DSA_OK;
-	if (config->index_dim & (config->index_dim - 1))
-		return dsa_fail(err, DSA_E_USAGE,
-		                "--indexer-precision fp8: index_head_dim of %s is %d, and its rotation needs a power "
-		                "of two; use f32 or bf16",
-		                session->options->model, config->index_dim);
-	config->index_precision = config->scale_ue8m0 ? DSA_INDEX_FP8_UE8M0 : DSA_INDEX_FP8;
-	return DSA_OK;
-}
-
 enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
                                  struct dsa_terminal *terminal, struct dsa_error *err)
 {
@@ -339,7 +322,7 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 	if (!status)
 		status = dsa_model_config_load(&session->config, options->model, &session->arena, err);
 	if (!status)
-		status = take_precision(session, err);
+		status = dsa_cli_precision(options, &session->config, err);
 	if (!status)
 		status = check_request(session, err);
 	if (!status && options->context > session->config.max_positions)

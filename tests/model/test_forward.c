@@ -409,6 +409,48 @@ static void disturbed_embeddings_move_the_logits_a_little(void **state)
 	golden_close(&g);
 }
 
+/* In layer 0 the state is the embeddings whatever the indexer's precision: what would have been selected without one is
+ * what is selected without one. */
+static void selections_without_the_precision_are_kept_beside(void **state)
+{
+	(void)state;
+	struct golden g;
+	int64_t rows;
+	golden_open(&g, "tests/golden/tiny/glm-fp8-ue8m0", 2);
+	struct dsa_model_config *c = &g.model->config;
+	struct dsa_pass_document document = {g.ids, g.tokens};
+	size_t count = (size_t)g.tokens * (size_t)c->topk;
+	int32_t *plain = malloc(count * sizeof *plain);
+	assert_non_null(plain);
+	struct dsa_forward *f = golden_forward(&g, g.tokens, 1);
+	begin(f, &document, 1, true, NULL, &rows);
+	MUST(dsa_forward_embed(f, 0, &golden_error));
+	golden_layers(f, c->native, 0, 1, false);
+	int32_t *exact = golden_selection(&g, f, rows);
+	dsa_forward_close(f);
+	assert_true(c->scale_ue8m0);
+	c->index_precision = DSA_INDEX_FP8_UE8M0;
+	f = golden_forward(&g, g.tokens, 1);
+	begin(f, &document, 1, true, NULL, &rows);
+	MUST(dsa_forward_embed(f, 0, &golden_error));
+	dsa_forward_keep_plain(f, plain);
+	golden_layers(f, c->native, 0, 1, false);
+	int32_t *taken = golden_selection(&g, f, rows);
+	assert_memory_equal(plain, exact, count * sizeof *plain);
+	assert_memory_not_equal(taken, exact, count * sizeof *taken);
+	/* An S layer selects nothing, and leaves what is there. */
+	golden_layers(f, c->native, 1, 2, false);
+	assert_memory_equal(plain, exact, count * sizeof *plain);
+	dsa_forward_keep_plain(f, NULL);
+	golden_layers(f, c->native, 2, 3, false);
+	assert_memory_equal(plain, exact, count * sizeof *plain);
+	free(plain);
+	free(exact);
+	free(taken);
+	dsa_forward_close(f);
+	golden_close(&g);
+}
+
 static void assert_error(enum dsa_status found, enum dsa_status expected, const char *word)
 {
 	assert_int_equal(found, expected);
@@ -468,6 +510,7 @@ int main(void)
 	    cmocka_unit_test(indexer_whose_selection_is_dropped_changes_no_bit),
 	    cmocka_unit_test(documents_of_at_most_k_tokens_have_no_scored_rows),
 	    cmocka_unit_test(disturbed_embeddings_move_the_logits_a_little),
+	    cmocka_unit_test(selections_without_the_precision_are_kept_beside),
 	    cmocka_unit_test(patterns_that_cannot_run_are_refused),
 	    cmocka_unit_test(documents_that_do_not_fit_are_refused),
 	};
