@@ -304,6 +304,19 @@ static void put_matrix(struct dsa_json_writer *writer, const char *key, const st
 	dsa_json_end(writer);
 }
 
+/* Per layer what share of its selections is float32's; null for S layers, which select nothing. */
+static void put_plain(struct dsa_json_writer *writer, const char *key, const struct dsa_results *results, int corpus,
+                      int position)
+{
+	dsa_json_array(writer, key);
+	for (int l = 0; l < results->layers; l++)
+		dsa_json_put_real(writer, NULL,
+		                  results->reference[l] == 'F'
+		                      ? dsa_overlap_plain(&results->overlap, corpus, position, l)
+		                      : (double)NAN);
+	dsa_json_end(writer);
+}
+
 /* (L, L) of one corpus, upper triangle by rows: what the standard errors come from. */
 static void put_triangle(struct dsa_json_writer *writer, const char *key, const double *matrix, int layers)
 {
@@ -339,6 +352,8 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 			dsa_json_put_int(writer, "to", (int64_t)overlap->topk << (p + 1));
 			dsa_json_put_int(writer, "queries", queries);
 			put_matrix(writer, "overlap", overlap, c, p);
+			if (overlap->has_plain)
+				put_plain(writer, "with_f32", results, c, p);
 			dsa_json_end(writer);
 		}
 		dsa_json_end(writer);
@@ -356,14 +371,9 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 	if (!overlap->has_plain)
 		return;
 	dsa_json_object(writer, "overlap_with_f32");
-	for (int c = 0; c < overlap->corpora; c++) {
-		dsa_json_array(writer, unique_name(scratch, results->corpora[c].name, earlier_corpora(results, c)));
-		for (int l = 0; l < overlap->layers; l++)
-			dsa_json_put_real(writer, NULL,
-			                  results->reference[l] == 'F' ? dsa_overlap_plain(overlap, c, -1, l)
-			                                               : (double)NAN);
-		dsa_json_end(writer);
-	}
+	for (int c = 0; c < overlap->corpora; c++)
+		put_plain(writer, unique_name(scratch, results->corpora[c].name, earlier_corpora(results, c)), results,
+		          c, -1);
 	dsa_json_end(writer);
 }
 
