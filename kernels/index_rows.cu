@@ -1,10 +1,9 @@
 /* index_rows.cu: the indexer's queries or keys rotated and quantised to FP8 (dsa/backend.h, dsa_index_precision).
  *
- *   y = x · H · d^-1/2,  s = max(|y|, 1e-4) / 448 (up to a power of two),  out = round(y / s),  scaled = weight · s or
- * s
+ *   y = x · H · d^-1/2,  s = max(|y|, 1e-4) / 448 (up to a power of two),  out = round(y / s),  scaled = weight · s
  *
  * x (R, h·d) BF16, out (R, h·d) BF16, in which every F8_E4M3 number is exact, weight and scaled (R, h) F32; keys have
- * one head. d a power of two up to 4096.
+ * one head and a weight of 1. d a power of two up to 4096.
  *
  * A warp has one row of d numbers in shared memory: log2 d rounds of sums and differences of two, a maximum over lanes.
  * Bytes: 2 read and 2 written per number.

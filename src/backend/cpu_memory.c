@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "dsa/arena.h"
-#include "fp8.h"
+#include "stored.h"
 
 enum { ALIGNMENT = 256 };
 
@@ -84,42 +84,6 @@ enum dsa_status cpu_copy(struct dsa_backend *be, void *to, const void *from, siz
 	return copy(to, from, bytes);
 }
 
-static float from_bits(uint32_t bits)
-{
-	float x;
-	memcpy(&x, &bits, sizeof x);
-	return x;
-}
-
-static float from_f16(uint16_t half)
-{
-	uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = (half >> 10) & 31u, fraction = half & 1023u;
-	if (exponent == 31)
-		return from_bits(sign | 0x7f800000u | fraction << 13);
-	if (exponent)
-		return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
-	float tiny = (float)fraction * 0x1p-24f;
-	return sign ? -tiny : tiny;
-}
-
-/* Stored weights lie unaligned in a mapped file. */
-static float stored_element(const uint8_t *at, enum dsa_dtype stored)
-{
-	uint16_t half;
-	float x;
-	switch (stored) {
-	case DSA_BF16:
-		memcpy(&half, at, sizeof half);
-		return from_bits((uint32_t)half << 16);
-	case DSA_F16:
-		memcpy(&half, at, sizeof half);
-		return from_f16(half);
-	default:
-		memcpy(&x, at, sizeof x);
-		return x;
-	}
-}
-
 static enum dsa_status not_finite(float x, int64_t row, int col, struct dsa_error *err)
 {
 	return dsa_fail(err, DSA_E_NUMERIC, "row %lld, column %d: %s, expected a finite number", (long long)row, col,
@@ -137,7 +101,7 @@ enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, co
 	for (int64_t i = 0; i < to.rows; i++) {
 		float *row = cpu_row(to, i);
 		for (int j = 0; j < to.cols; j++, at += size) {
-			row[j] = stored_element(at, stored);
+			row[j] = stored_value(at, stored);
 			if (!isfinite(row[j]))
 				return not_finite(row[j], i, j, err);
 		}

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "dsa/arena.h"
-#include "fp8.h"
+#include "stored.h"
 
 struct cuda_block {
 	struct cuda_block *next;
@@ -194,36 +194,13 @@ enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, si
 	return move(be, to, from, bytes, err);
 }
 
-/* The stored element (unaligned host memory), in float32. */
-static float stored_value(const uint8_t *at, enum dsa_dtype stored)
-{
-	float single;
-	uint16_t half;
-	_Float16 ieee;
-	switch (stored) {
-	case DSA_F16:
-		memcpy(&ieee, at, sizeof ieee);
-		return (float)ieee;
-	case DSA_BF16:
-		memcpy(&half, at, sizeof half);
-		memset(&single, 0, sizeof single);
-		memcpy((char *)&single + sizeof half, &half, sizeof half);
-		return single;
-	case DSA_F8_E4M3:
-		return fp8_value(*at);
-	default:
-		memcpy(&single, at, sizeof single);
-		return single;
-	}
-}
-
 /* The device has seen a weight that is not finite: which one is looked up here, and said as the CPU backend says it.
  * Beyond the largest bf16 number lie a few of float32, which are infinite only once they are rounded. scales: of FP8,
  * else NULL. */
 static enum dsa_status name_fault(struct dsa_tensor to, const uint8_t *from, enum dsa_dtype stored,
                                   const struct dsa_block_scales *scales, struct dsa_error *err)
 {
-	const float most = to.dtype == DSA_F32 ? FLT_MAX : 0x1.ff7fffp127f;
+	const float most = to.dtype == DSA_F32 ? FLT_MAX : 0x1.fefffep127f;
 	size_t size = dsa_dtype_bytes(stored);
 	for (int64_t row = 0; row < to.rows; row++)
 		for (int col = 0; col < to.cols; col++, from += size) {
