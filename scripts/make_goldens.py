@@ -11,6 +11,8 @@ by transformers itself in float32 with eager attention on the CPU, and beside it
     scores.{l}          F32 (T, T)   index scores of F layers; 0 where s > t
     routing.{l}         I32 (T, k)   experts chosen in MoE layers, ascending
     pattern.{FS…}.logits F32 (T, V)  the same checkpoint under another pattern (some cases)
+    fp8.selection.{l}, fp8.logits    native pattern, indexers in FP8: queries and keys rotated by a Hadamard matrix, each row
+                                     as F8_E4M3 numbers times one scale, amax / 448 or the power of two above (FP8 cases)
 
 An FP8 case stores its products as F8_E4M3 with block scales, as published FP8 checkpoints do; transformers reads the same
 checkpoint with each of these weights replaced by number times scale in float32.
@@ -25,7 +27,8 @@ A case is kept only if it is sharp, and the script fails otherwise, naming the c
     of anything left out, except scores that relu makes exactly 0, and those only where no head's dot product is that near 0;
   - without the stable sort, transformers gives the same selections in all rows without such a tie, and with no tie the
     same logits to the bit;
-  - a stored pattern that shares moves the logits by at least 1% against the all-F pattern.
+  - a stored pattern that shares moves the logits by at least 1% against the all-F pattern;
+  - with indexers in FP8, float32 and float64 choose the same positions, and in every F layer others than without.
 
     python3 scripts/make_goldens.py                 write tests/golden/tiny (needs torch, transformers, safetensors)
     python3 scripts/make_goldens.py --check         recompute from the committed checkpoints and compare
@@ -417,13 +420,28 @@ def write_checkpoint(c, seed, directory):
 # ------------------------------------------------------------------------------------------------------- the reference
 
 
+def in_fp8(x, scale_fmt, paired):
+    """Rows (…, d) as serving engines score them: rotated, then F8_E4M3 numbers and a scale per row. The first `paired` numbers
+    are rotary pairs that transformers has put into two halves: engines leave them side by side, and the matrix sees order."""
+    d = x.shape[-1]
+    pairs = x[..., :paired].unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2) if paired else x[..., :0]
+    x = torch.cat([pairs, x[..., paired:]], -1)
+    signs = [[(-1.0) ** bin(i & j).count("1") for j in range(d)] for i in range(d)]
+    y = x @ torch.tensor(signs, dtype=x.dtype) * d**-0.5
+    scale = y.abs().amax(-1, keepdim=True).clamp(min=1e-4) / 448
+    if scale_fmt == "ue8m0":
+        scale = torch.exp2(torch.ceil(torch.log2(scale)))
+    return (y / scale).to(torch.float8_e4m3fn).to(x.dtype), scale
+
+
 class Arithmetic(TorchFunctionMode):
-    """While active: top-k is a stable descending sort (if stable), and with wide, every float32 the model asks for is float64.
+    """While active: top-k is a stable descending sort (if stable), with wide, every float32 the model asks for is float64, and
+    with fp8 (scale_fmt and paired of in_fp8), indexers multiply queries and keys in FP8.
     What the indexers and routers saw is kept in the two logs."""
 
-    def __init__(self, stable=True, wide=False):
+    def __init__(self, stable=True, wide=False, fp8=None):
         super().__init__()
-        self.stable, self.wide = stable, wide
+        self.stable, self.wide, self.fp8, self.scoring = stable, wide, fp8, False
         self.topk_log, self.relu_log = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -434,6 +452,11 @@ class Arithmetic(TorchFunctionMode):
             kwargs = {k: wider(v) for k, v in kwargs.items()}
             if func is torch.Tensor.float:
                 func = torch.Tensor.double
+        if func is torch.matmul and self.fp8 and self.scoring:
+            self.scoring = False  # queries (B, T, h, d) by keys (B, 1, d, T) comes first, the sum over heads next
+            (q, q_scale), (k, k_scale) = (in_fp8(x, *self.fp8) for x in (args[0], args[1].transpose(-1, -2)))
+            # Scales are positive, so they may come before relu; but not into the sums, where what cancels is to be 0.
+            return func(q, k.transpose(-1, -2)) * q_scale * k_scale.transpose(-1, -2)
         if func is torch.nn.functional.relu:
             self.relu_log.append(args[0].detach().clone())
         if func in (torch.topk, torch.Tensor.topk):
@@ -472,12 +495,12 @@ def load(directory, pattern, wide):
     return model
 
 
-def run(directory, tokens, pattern, stable=True, wide=False):
+def run(directory, tokens, pattern, stable=True, wide=False, fp8=None):
     """One forward pass; everything that expected.safetensors stores, and the logs that the checks need."""
     model = load(directory, pattern, wide)
     config, length = model.config, len(tokens)
     dtype = torch.float64 if wide else torch.float32
-    mode = Arithmetic(stable, wide)
+    mode = Arithmetic(stable, wide, fp8)
     out = dict(hidden={}, selection={}, scores={}, dots={}, routing={}, choice={})
     in_force = {}
 
@@ -487,6 +510,7 @@ def run(directory, tokens, pattern, stable=True, wide=False):
         def forward(*args, **kwargs):
             if pattern[layer] == "S":  # deepseek_v32 only: glm_moe_dsa has no indexer here
                 return in_force["topk"]
+            mode.scoring = True
             indices = original(*args, **kwargs)
             seen = mode.topk_log.pop()[0][0]
             out["scores"][layer] = torch.where(seen.new_ones(seen.shape).tril().bool(), seen, 0.0)
@@ -610,6 +634,23 @@ def check_unpatched(directory, tokens, pattern, out):
     return None
 
 
+def fp8_indexers(config, directory, tokens, pattern, plain):
+    """What is stored of a run whose indexers are in FP8, and what is wrong with it or None."""
+    interleaved = config["model_type"] == "glm_moe_dsa"
+    fp8 = config["quantization_config"].get("scale_fmt"), config["qk_rope_head_dim"] if interleaved else 0
+    out, ref = (run(directory, tokens, pattern, wide=wide, fp8=fp8) for wide in (False, True))
+    stored, wrong = {"fp8.logits": out["logits"]}, None
+    if relative(out["logits"], ref["logits"]) >= 2 * MAX_ERROR:
+        wrong = "in FP8, float32 is off"
+    for l, selection in out["selection"].items():
+        stored[f"fp8.selection.{l}"] = selection.to(torch.int32)
+        if not torch.equal(selection, ref["selection"][l]):
+            wrong = f"layer {l}: in FP8, float64 selects other positions"
+        if pattern[l] == "F" and torch.equal(selection, plain[l]):
+            wrong = f"layer {l}: FP8 selects the same positions as float32"
+    return stored, wrong
+
+
 def examine(c, directory, tokens):
     """All that is to be stored for a case, its figures, and what is wrong with it or None."""
     config = json.loads((directory / "config.json").read_text())
@@ -625,6 +666,10 @@ def examine(c, directory, tokens):
             stored[f"scores.{l}"] = out["scores"][l]
         if l in out["routing"]:
             stored[f"routing.{l}"] = out["routing"][l].to(torch.int32)
+    if c.get("fp8"):
+        more, bad = fp8_indexers(config, directory, tokens, native, out["selection"])
+        stored |= more
+        wrong = wrong or bad
     moves = {}
     full = None if c.get("spared") else run(directory, tokens, "F" * layers)["logits"]
     if "S" in native and full is not None:

@@ -164,6 +164,48 @@ static void other_patterns_of_every_golden_are_reproduced(void **state)
 	assert_true(other_patterns >= 5);
 }
 
+static int fp8_cases;
+
+/* Every layer's positions from K on and the logits, by an implementation that shares nothing with ours. */
+static void compare_fp8_indexers(struct golden *g)
+{
+	struct dsa_model_config *c = &g->model->config;
+	struct dsa_pass_document document = {g->ids, g->tokens};
+	char name[64];
+	int64_t rows;
+	size_t K = (size_t)c->topk, scored = (size_t)(g->tokens - c->topk) * K;
+	if (!dsa_checkpoint_find(g->expected, "fp8.logits"))
+		return;
+	fp8_cases++;
+	c->index_precision = c->scale_ue8m0 ? DSA_INDEX_FP8_UE8M0 : DSA_INDEX_FP8;
+	struct dsa_forward *f = golden_forward(g, g->tokens, 1);
+	begin(f, &document, 1, true, NULL, &rows);
+	MUST(dsa_forward_embed(f, 0, &golden_error));
+	for (int l = 0; l < c->layers; l++) {
+		golden_layers(f, c->native, l, l + 1, false);
+		snprintf(name, sizeof name, "fp8.selection.%d", l);
+		const int32_t *want = golden_data(g, name, g->tokens, c->topk);
+		int32_t *got = golden_selection(g, f, g->tokens);
+		if (memcmp(got + K * K, want + K * K, scored * sizeof *got))
+			fail_msg("%s: layer %d selects other positions in FP8", g->dir, l);
+		free(got);
+	}
+	float *logits = golden_all_logits(g, f, rows);
+	double off = golden_distance(logits, golden_data(g, "fp8.logits", g->tokens, c->vocab), g->tokens, c->vocab);
+	if (!(off <= 1e-5))
+		fail_msg("%s: logits with indexers in FP8 are off by %.2e", g->dir, off);
+	free(logits);
+	dsa_forward_close(f);
+}
+
+static void indexers_in_fp8_select_what_the_reference_selects(void **state)
+{
+	(void)state;
+	fp8_cases = 0;
+	each_case(compare_fp8_indexers);
+	assert_true(fp8_cases >= 3);
+}
+
 /* Documents of very different lengths: long, below K, exactly K, K + 1, one token, long. */
 enum { MIX = 6 };
 static void mix_documents(const struct golden *g, struct dsa_pass_document documents[MIX])
@@ -503,6 +545,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(native_pattern_of_every_golden_is_reproduced),
 	    cmocka_unit_test(other_patterns_of_every_golden_are_reproduced),
+	    cmocka_unit_test(indexers_in_fp8_select_what_the_reference_selects),
 	    cmocka_unit_test(scored_part_with_prefix_equals_the_whole_pass),
 	    cmocka_unit_test(restored_state_continues_bit_for_bit),
 	    cmocka_unit_test(document_alone_equals_itself_in_a_batch),
