@@ -172,6 +172,7 @@ enum dsa_status dsa_record_write_overlap(struct dsa_record_buffer *out, const st
 			for (size_t i = 0; i < layers; i++)
 				for (size_t j = i; j < layers; j++)
 					put_varint(out, (uint64_t)document->counts[p][i * layers + j]);
+			assert(!(mask & MASK_PLAIN) == !document->plain[p]);
 			for (size_t i = 0; i < layers && mask & MASK_PLAIN; i++)
 				put_varint(out, (uint64_t)document->plain[p][i]);
 		}
