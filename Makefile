@@ -202,13 +202,14 @@ check-long:
 	@scripts/check_long.sh
 
 .PHONY: check
-## check: formatting, layering, linter, a build with clang and a static one
+## check: formatting, layering, linter, a build with clang and a static one, the report in a browser
 check:
 	@scripts/bootstrap.sh check
 	@scripts/check_layering.sh
 	@scripts/check_style.sh
 	@$(MAKE) --no-print-directory CC=clang all units
 	@$(MAKE) --no-print-directory STATIC=1 all
+	@build/venv/bin/python tests/browser/test_report_page.py
 	@scripts/check_lint.sh
 
 .PHONY: bench

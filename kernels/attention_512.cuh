@@ -42,23 +42,10 @@ constexpr uint32_t p_even = keys_at(0) + (tiles - 1) * tile;
 constexpr uint32_t p_odd = keys_at(2);
 constexpr uint32_t maxima = p_odd + tile;        /* [2][64] float, by who wrote them */
 constexpr uint32_t sums = maxima + 2 * 64 * 4;   /* [2][64] float */
-constexpr uint32_t barriers = sums + 2 * 64 * 4; /* ready[buffer][half], then free[buffer][half] */
-constexpr uint32_t shared_bytes = barriers + 8 * 8;
-
-enum { MAX_EVEN = 1, MAX_ODD, P_EVEN, P_ODD, COMPUTE }; /* named barriers */
-
-/* Named barriers count whole warps: all lanes have to have come, and to have written what they tell of. */
-__device__ __forceinline__ void meet(int name)
-{
-	__syncwarp();
-	asm volatile("bar.sync %0, 256;" ::"r"(name) : "memory");
-}
-
-__device__ __forceinline__ void tell(int name)
-{
-	__syncwarp();
-	asm volatile("bar.arrive %0, 256;" ::"r"(name) : "memory");
-}
+constexpr uint32_t barriers = sums + 2 * 64 * 4; /* mbarriers: ready[buffer][half], free[buffer][half], told ones */
+/* What one computing warpgroup tells the other once a pair, and where both meet, twice a tile. */
+enum { READY = 0, FREE = 4, MAX_EVEN = 8, MAX_ODD, P_EVEN, P_ODD, COMPUTE, BARRIERS };
+constexpr uint32_t shared_bytes = barriers + BARRIERS * 8;
 
 /* What this thread wrote to or saw in shared memory comes before what tensor cores read from here on. */
 __device__ __forceinline__ void publish()
@@ -90,12 +77,25 @@ __device__ __forceinline__ void release(uint32_t barrier)
 
 __device__ __forceinline__ uint32_t ready(uint32_t shared, int buffer, int right)
 {
-	return shared + barriers + (uint32_t)(buffer * 2 + right) * 8;
+	return shared + barriers + (uint32_t)(READY + buffer * 2 + right) * 8;
 }
 
 __device__ __forceinline__ uint32_t free_again(uint32_t shared, int buffer, int right)
 {
-	return shared + barriers + (uint32_t)(4 + buffer * 2 + right) * 8;
+	return shared + barriers + (uint32_t)(FREE + buffer * 2 + right) * 8;
+}
+
+/* What this thread wrote is there for who awaits `name`. Every thread arrives for itself, which costs nothing
+ * measurable: racecheck follows that, but not a warp's lane 0 arriving for lanes that it synchronised with. */
+__device__ __forceinline__ void tell(uint32_t shared, int name)
+{
+	arrive(shared + barriers + (uint32_t)name * 8);
+}
+
+__device__ __forceinline__ void await_told(uint32_t shared, int name, int parity)
+{
+	await(shared + barriers + (uint32_t)name * 8, parity);
+	__syncwarp();
 }
 
 __device__ __forceinline__ int pairs_of(int count)
@@ -284,7 +284,6 @@ __device__ __forceinline__ void tell_max(const struct part &x, float *max)
 		max[head_of(0)] = x.max[0];
 		max[head_of(1)] = x.max[1];
 	}
-	__syncwarp();
 }
 
 /* The queries of a tile to shared memory, by both computing warpgroups; heads behind the last are zero. */
@@ -348,11 +347,12 @@ __device__ __forceinline__ void start(struct part &x)
 	x.sum[0] = x.sum[1] = 0.0f;
 }
 
-__device__ __forceinline__ void await_queries()
+__device__ __forceinline__ void await_queries(uint32_t shared)
 {
 	await_copies();
 	publish();
-	meet(COMPUTE);
+	tell(shared, COMPUTE);
+	await_told(shared, COMPUTE, 0);
 }
 
 __device__ __forceinline__ void await_keys(uint32_t barrier, int parity)
@@ -373,8 +373,8 @@ __device__ __forceinline__ void finish(const struct attention_job &job, struct p
 		if (threadIdx.x % 4 == 0)
 			shared_floats(memory, sums)[odd * 64 + head_of(h)] = x.sum[h];
 	}
-	__syncwarp();
-	meet(COMPUTE);
+	tell(shared, COMPUTE);
+	await_told(shared, COMPUTE, 1);
 	if (at + gridDim.x < job.tiles)
 		load_queries(job, shared, at + gridDim.x);
 	float sum[2];
@@ -392,7 +392,7 @@ __device__ __forceinline__ void even(const struct attention_job &job, unsigned c
 	for (int64_t at = blockIdx.x; at < job.tiles; at += gridDim.x) {
 		int count = selected(job, at / job.groups), pairs = pairs_of(count);
 		start(x);
-		await_queries();
+		await_queries(shared);
 		await_keys(ready(shared, 0, 0), parity);
 		await_keys(ready(shared, 0, 1), parity);
 		wgmma::hold(x.s);
@@ -405,7 +405,7 @@ __device__ __forceinline__ void even(const struct attention_job &job, unsigned c
 			const float floor[2] = {x.max[0], x.max[1]};
 			softmax(x, floor, job.scale, count - pair * 2 * block);
 			tell_max(x, max_even);
-			tell(MAX_EVEN);
+			tell(shared, MAX_EVEN);
 			round_p(x);
 
 			wgmma::hold(x.o);
@@ -418,7 +418,7 @@ __device__ __forceinline__ void even(const struct attention_job &job, unsigned c
 			release(free_again(shared, 0, 0));
 
 			/* Odd's maximum is at least ours. */
-			meet(MAX_ODD);
+			await_told(shared, MAX_ODD, parity);
 			float by[2];
 #pragma unroll
 			for (int h = 0; h < 2; h++) {
@@ -432,10 +432,10 @@ __device__ __forceinline__ void even(const struct attention_job &job, unsigned c
 			round_p(x);
 			store_p(x, shared + p_even);
 			publish();
-			tell(P_EVEN);
+			tell(shared, P_EVEN);
 			rescale(x, by);
 
-			meet(P_ODD);
+			await_told(shared, P_ODD, parity);
 			wgmma::hold(x.o);
 			wgmma::fence();
 			add_other<1, 0>(x, shared, p_odd);
@@ -474,7 +474,7 @@ __device__ __forceinline__ void odd(const struct attention_job &job, unsigned ch
 	for (int64_t at = blockIdx.x; at < job.tiles; at += gridDim.x) {
 		int count = selected(job, at / job.groups), pairs = pairs_of(count);
 		start(x);
-		await_queries();
+		await_queries(shared);
 		for (int pair = 0; pair < pairs; pair++) {
 			wgmma::hold(x.s);
 			await_keys(ready(shared, 1, 1), parity);
@@ -487,11 +487,11 @@ __device__ __forceinline__ void odd(const struct attention_job &job, unsigned ch
 			wgmma::wait<0>();
 			wgmma::hold(x.s);
 
-			meet(MAX_EVEN);
+			await_told(shared, MAX_EVEN, parity);
 			const float floor[2] = {max_even[head_of(0)], max_even[head_of(1)]};
 			softmax(x, floor, job.scale, count - pair * 2 * block - block);
 			tell_max(x, max_odd);
-			tell(MAX_ODD);
+			tell(shared, MAX_ODD);
 			round_p(x);
 
 			wgmma::hold(x.o);
@@ -500,8 +500,8 @@ __device__ __forceinline__ void odd(const struct attention_job &job, unsigned ch
 			wgmma::commit();
 			store_p(x, shared + p_odd);
 			publish();
-			tell(P_ODD);
-			meet(P_EVEN);
+			tell(shared, P_ODD);
+			await_told(shared, P_EVEN, parity);
 			wgmma::fence();
 			add_other<0, 1>(x, shared, p_even);
 			wgmma::commit();
@@ -522,10 +522,10 @@ __global__ void __launch_bounds__(threads, 1) attend(const __grid_constant__ str
 	extern __shared__ __align__(1024) unsigned char memory[];
 	uint32_t shared = (uint32_t)__cvta_generic_to_shared(memory);
 	if (threadIdx.x == 0) {
-		/* Ready: all gathering threads; free: the warps of the last reader. */
-		for (uint32_t i = 0; i < 8; i++)
+		/* Free: the warps of the last reader; else all threads that gather, tell, or compute. */
+		for (uint32_t i = 0; i < BARRIERS; i++)
 			asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared + barriers + i * 8),
-			             "r"(i < 4 ? 128 : 4)
+			             "r"(i >= FREE && i < MAX_EVEN ? 4 : i == COMPUTE ? 256 : 128)
 			             : "memory");
 		asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 	}

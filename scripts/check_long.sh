@@ -21,6 +21,7 @@ step() { # runs a command and adds up the last line of it that counts
 }
 step "$python" tests/cli/test_demo.py --long
 step "$python" tests/cli/test_tokenizer.py --long
+step "$python" tests/browser/test_report_page.py
 step scripts/check_work.sh
 step make --no-print-directory test-san
 step make --no-print-directory test-valgrind

@@ -4,19 +4,29 @@
 #
 #   scripts/check_work.sh                    64 documents exact and racing, 256 racing
 #   scripts/check_work.sh --device cuda      whatever follows goes to calibrate
+#   scripts/check_work.sh --make-documents DIR     only makes the documents; DSA_WORK_DOCUMENTS=DIR takes them from there,
+#                                            where the Python packages of build/venv are missing
 set -u
 cd "$(dirname "$0")/.."
 dsacal=${DSACAL:-build/dsacal} python=build/venv/bin/python
+[ -x "$python" ] || python=python3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+make_documents() { # folder, calibration documents
+	"$python" scripts/demo_corpus.py --out "$1/$2" --documents $(($2 * 5 / 8)) --seed 7
+}
+if [ "${1:-}" = --make-documents ]; then
+	make_documents "$2" 64 && make_documents "$2" 256
+	exit
+fi
 passed=0 failed=0
 # name, calibration documents (half of each domain; a fifth more are held out), search, most of naive
 row() {
-	local documents=$2 search=$3 most=$4 docs=$work/$2 run=$work/$1
+	local documents=$2 search=$3 most=$4 docs=${DSA_WORK_DOCUMENTS:-$work}/$2 run=$work/$1
 	shift 4
-	[ -e "$docs" ] || "$python" scripts/demo_corpus.py --out "$docs" --documents $((documents * 5 / 8)) --seed 7 >/dev/null
+	[ -e "$docs" ] || make_documents "$work" "$documents" >/dev/null
 	if "$dsacal" calibrate --model calib_data/demo --corpus "legal=$docs/legal.jsonl.zst" \
-		--corpus "rag=$docs/rag.jsonl.zst" --holdout 20% --host-memory 16GiB --full-trace --quiet --json \
+		--corpus "rag=$docs/rag.jsonl.zst" --holdout 20% --host-memory 16GiB --full-trace --no-refine --quiet --json \
 		--search "$search" --out "$run" "$@" >"$work/json" && "$python" - "$work/json" "$documents" "$search" "$most" <<-'EOF'
 		import json, sys
 		path, documents, search, most = sys.argv[1:]

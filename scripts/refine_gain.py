@@ -19,7 +19,7 @@ print("|---|---|---|---|---|---|")
 for step in run["trace"]:
     shared = step["pattern"].count("S")
     found = refined.get(shared)
-    difference = f"{found['difference']:.3g} ± {found['difference_se'] or 0:.2g}" if found else "none found"
+    difference = f"{found['difference']:.3g} ± {found['difference_se'] or 0:.2g}" if found else "no better one"
     new = found or step
     print(f"| {run['layers'] - shared} | {figure(step['calibration'])} | {figure(new['calibration'])} | {difference} | "
           f"{figure(step['heldout'])} | {figure(new['heldout'])} |")

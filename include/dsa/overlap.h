@@ -23,26 +23,38 @@ struct dsa_doc_overlap {
 	int64_t *plain[DSA_POSITION_BUCKETS];
 };
 
+/* What errors are kept of: each position bucket, and all positions together behind them. */
+enum { DSA_OVERLAP_SLOTS = DSA_POSITION_BUCKETS + 1 };
+
+/* With n a document's scored queries of a slot and m its mean overlap there. The sums behind the errors are written
+ * into results.json, so that a page made from it shows the same intervals. */
 struct dsa_overlap {
 	int corpora, layers, topk;
-	int64_t *queries;   /* (corpora, DSA_POSITION_BUCKETS) */
-	int64_t *counts;    /* (corpora, DSA_POSITION_BUCKETS, L, L) upper triangle */
-	double *sum, *sum2; /* (corpora, L, L) over documents, for the standard error of the mean over documents */
-	int *documents;     /* (corpora) */
-	int64_t *plain;     /* (corpora, DSA_POSITION_BUCKETS, L) */
-	bool has_plain;     /* any document had it */
+	int64_t *queries;          /* (corpora, DSA_POSITION_BUCKETS) */
+	int64_t *counts;           /* (corpora, DSA_POSITION_BUCKETS, L, L) upper triangle */
+	int *documents;            /* (corpora, DSA_OVERLAP_SLOTS) with queries there */
+	double *weight2;           /* (corpora, DSA_OVERLAP_SLOTS) Σ n² */
+	double *squared, *crossed; /* (corpora, DSA_OVERLAP_SLOTS, L, L) upper triangle: Σ (n·m)², Σ n·(n·m) */
+	double *sum, *sum2;        /* (corpora, L, L) Σ m, Σ m² over all positions; schema 1 has them */
+	int64_t *plain;            /* (corpora, DSA_POSITION_BUCKETS, L) */
+	bool has_plain;            /* any document had it */
 };
 
 DSA_CHECKED enum dsa_status dsa_overlap_init(struct dsa_overlap *overlap, int corpora, int layers, int topk,
                                              struct dsa_arena *arena, struct dsa_error *err);
 /* Documents in a fixed order (batch by batch): the last bit of the standard error depends on it. */
 void dsa_overlap_add(struct dsa_overlap *overlap, int corpus, const struct dsa_doc_overlap *document);
+/* Scored queries, and documents that have any; position: a bucket, or -1 for all. */
+int64_t dsa_overlap_queries(const struct dsa_overlap *overlap, int corpus, int position);
+int dsa_overlap_documents(const struct dsa_overlap *overlap, int corpus, int position);
 /* In 0 … 1, symmetric, NaN when nothing was counted. position: a bucket, or -1 for all. */
 double dsa_overlap_at(const struct dsa_overlap *overlap, int corpus, int position, int i, int j);
 /* How much of a full layer's selection is what its indexer selects without its precision: 0 … 1, NaN where that was not
  * counted. position as above. */
 double dsa_overlap_plain(const struct dsa_overlap *overlap, int corpus, int position, int layer);
-/* Half width of one standard error over documents (of document means); NaN under two documents. */
-double dsa_overlap_se(const struct dsa_overlap *overlap, int corpus, int i, int j);
+/* Standard error of that mean, documents independent: the ratio estimator of method.md. NaN under two documents. */
+double dsa_overlap_se(const struct dsa_overlap *overlap, int corpus, int position, int i, int j);
+/* Its 95% interval, by Student's t with one degree less than documents, cut to 0 … 1; NaN under two documents. */
+struct dsa_interval dsa_overlap_interval(const struct dsa_overlap *overlap, int corpus, int position, int i, int j);
 
 #endif

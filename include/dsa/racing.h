@@ -2,8 +2,9 @@
  *
  * Candidates see the same documents in the same order, so their differences are paired and what makes a document hard
  * for all of them cancels. A race looks at the measures after every batch, drops who is worse than the leader beyond
- * doubt, and ends when one is left or when all that are left are within epsilon of it. It knows
- * measures and numbers only; its decisions follow from the figures in document order and from nothing else. */
+ * doubt or cannot be better by epsilon, and ends when one is left. Debts keep the sum in bounds: who left within epsilon
+ * of a leader that leaves itself is still within epsilon of who stays. It knows measures and numbers only; its decisions
+ * follow from the figures in document order and from nothing else. */
 #ifndef DSA_RACING_H
 #define DSA_RACING_H
 
@@ -17,14 +18,15 @@
 /* No bound is given before this many documents, nor before half as many of each corpus that has them. */
 enum { DSA_RACE_DOCUMENTS = 16 };
 /* A race looks after every batch: with fewer batches than this of a small corpus it would look too seldom. */
-enum { DSA_RACE_BATCHES = 16 };
+enum { DSA_RACE_BATCHES = 32 };
 
 struct dsa_race {
 	enum dsa_objective objective;
 	double alpha;   /* chance of a wrong bound for one pair of candidates, over all looks together */
-	double epsilon; /* nats; the race is over when no survivor can be better than the leader by more */
+	double epsilon; /* nats; who cannot be better than the leader by more may leave */
 	int count, live, leader;
 	bool *racing;  /* (count) still in the race; when it is over, the leader alone */
+	double *debt;  /* (count) those that left because of it are better by at most this; never above epsilon */
 	double *bound; /* (count) lower bound of (its objective - the leader's) when it left; NaN while it races */
 	const struct dsa_evaluator_shape *shape;
 	int *population;                 /* (corpora) calibration documents */
@@ -39,6 +41,10 @@ DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct ds
 /* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents. True
  * when the race is over. */
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
+/* After the last batch: who left and, by the documents it has seen, is still better by more than epsilon than the best of
+ * those who saw all comes back, because documents that none of the seen ones were like have spoken against the one it
+ * left for. False if nobody does; else those go on where they stopped, and looks go on with them. */
+bool dsa_race_recall(struct dsa_race *race, const struct dsa_measure *measures);
 /* Takes a candidate out that might still be the best: no bound speaks against it. */
 void dsa_race_withdraw(struct dsa_race *race, int candidate);
 
@@ -52,6 +58,10 @@ struct dsa_race_interval {
 };
 struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const struct dsa_measure *a,
                                           const struct dsa_measure *b);
+
+/* How many standard errors the truth may be away from a mean whose error has so many degrees of freedom, with a chance
+ * of alpha over all looks together; tau: documents seen, stretched by the finite population, k/(1 - k/N). */
+double dsa_race_reach(double alpha, double freedom, double tau);
 
 /* The calibration batches in an order of which every prefix covers the corpora in proportion, each corpus' own batches
  * as they come: each time the batch whose middle comes first in its corpus, of equals the lower corpus. Into order

@@ -58,10 +58,12 @@ struct dsa_results {
 	bool default_budget; /* none was given */
 	/* Model. */
 	const char *model_name, *architecture, *fingerprint;
+	const char *tokenizer; /* SHA-256 of tokenizer.json in hexadecimal; NULL: there is none, or it is not known */
 	/* Documents. */
 	int context;
+	int64_t max_tokens; /* of each corpus; 0: no limit */
 	uint64_t seed;
-	double holdout;
+	double holdout; /* NaN: not known */
 	struct dsa_result_corpus *corpora;
 	int corpus_count;
 	struct dsa_quality quality, heldout; /* of the emitted pattern; heldout.documents 0 = none */

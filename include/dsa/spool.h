@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dsa/arena.h"
 #include "dsa/corpus.h"
 #include "dsa/log.h"
 #include "dsa/status.h"
@@ -81,6 +82,8 @@ struct dsa_spool; /* owns the mapping and the tables below */
 DSA_CHECKED enum dsa_status dsa_spool_write(const char *path, const struct dsa_spool_options *options,
                                             const struct dsa_tokenizer *tokenizer, int32_t vocab,
                                             const struct dsa_log *log, struct dsa_error *err);
+/* What a corpus without a name is called: the file's, without .zst and its last extension; "stdin" for "-". */
+DSA_CHECKED char *dsa_spool_default_name(const char *path, struct dsa_arena *arena, struct dsa_error *err);
 /* Maps path and checks all of it; a truncated or altered file is DSA_E_INPUT with the advice to start anew. */
 DSA_CHECKED enum dsa_status dsa_spool_open(struct dsa_spool **out, const char *path, struct dsa_error *err);
 void dsa_spool_close(struct dsa_spool *spool);

@@ -12,9 +12,9 @@
 #include "lanes.h"
 
 enum {
-	HEAD_GROUP = 8, /* heads and */
-	KEY_GROUP = 2,  /* vectors of keys or value columns whose sums are in registers together */
-	TILE = KEY_GROUP * LANES
+	KEY_GROUP = 2,              /* vectors of keys or value columns and */
+	HEAD_GROUP = REGISTERS / 4, /* heads whose sums are in registers together */
+	TILE = KEY_GROUP * WIDE     /* whole vectors of either kind */
 };
 
 struct attention_scratch {
@@ -69,21 +69,21 @@ static void gather_keys(const struct attention_scratch *s, struct dsa_tensor key
 LANES_INLINE void sum_rows(float *out, int64_t out_stride, int valid, const float *x, int64_t x_stride,
                            const float *rows, int64_t stride, int64_t count, const int heads)
 {
-	lanes sum[HEAD_GROUP][KEY_GROUP];
+	wide sum[HEAD_GROUP][KEY_GROUP];
 	for (int a = 0; a < heads; a++)
 		for (int k = 0; k < KEY_GROUP; k++)
-			sum[a][k] = lanes_splat(0);
+			sum[a][k] = wide_splat(0);
 	for (int64_t i = 0; i < count; i++) {
-		lanes row[KEY_GROUP];
+		wide row[KEY_GROUP];
 		for (int k = 0; k < KEY_GROUP; k++)
-			row[k] = lanes_load(rows + i * stride + k * LANES);
+			row[k] = wide_load(rows + i * stride + k * WIDE);
 		for (int a = 0; a < heads; a++)
 			for (int k = 0; k < KEY_GROUP; k++)
-				sum[a][k] += lanes_splat(x[a * x_stride + i]) * row[k];
+				sum[a][k] += wide_splat(x[a * x_stride + i]) * row[k];
 	}
 	for (int a = 0; a < heads; a++)
-		for (int k = 0; k < KEY_GROUP && k * LANES < valid; k++)
-			lanes_store_part(out + a * out_stride + k * LANES, sum[a][k], valid - k * LANES);
+		for (int k = 0; k < KEY_GROUP && k * WIDE < valid; k++)
+			wide_store_part(out + a * out_stride + k * WIDE, sum[a][k], valid - k * WIDE);
 }
 
 /* out (heads, cols) = x (heads, count) · rows (count, cols); rows readable in whole tiles. */

@@ -11,9 +11,9 @@
 #include "lanes.h"
 
 enum {
-	HEAD_GROUP = 4,               /* heads and */
-	KEY_GROUP = 4,                /* vectors of keys whose sums are in registers together */
-	TILE_KEYS = KEY_GROUP * LANES /* keys scored at a time */
+	KEY_GROUP = 2 * WIDE / 8,               /* vectors of keys and */
+	HEAD_GROUP = REGISTERS / 2 / KEY_GROUP, /* heads whose sums are in registers together */
+	TILE_KEYS = KEY_GROUP * WIDE            /* keys scored at a time, whole vectors of either kind */
 };
 
 /* Distance of dimensions in the transposed keys: an odd number of vectors, lest all dimensions of a key fall into one
@@ -106,27 +106,27 @@ static void transpose_keys(const struct select_scratch *s, struct dsa_tensor k, 
 }
 
 /* score += weight · relu(q·k · scale) for `heads` (a constant) heads, one after another. */
-LANES_INLINE void score_heads(lanes score[KEY_GROUP], const float *keys, int64_t stride, const float *q,
+LANES_INLINE void score_heads(wide score[KEY_GROUP], const float *keys, int64_t stride, const float *q,
                               const float *weight, const int heads, int dim, float scale)
 {
-	lanes sum[HEAD_GROUP][KEY_GROUP];
+	wide sum[HEAD_GROUP][KEY_GROUP];
 	for (int a = 0; a < heads; a++)
 		for (int i = 0; i < KEY_GROUP; i++)
-			sum[a][i] = lanes_splat(0);
+			sum[a][i] = wide_splat(0);
 	for (int j = 0; j < dim; j++) {
-		lanes key[KEY_GROUP];
+		wide key[KEY_GROUP];
 		for (int i = 0; i < KEY_GROUP; i++)
-			key[i] = lanes_load(keys + j * stride + i * LANES);
+			key[i] = wide_load(keys + j * stride + i * WIDE);
 		for (int a = 0; a < heads; a++)
 			for (int i = 0; i < KEY_GROUP; i++)
-				sum[a][i] += lanes_splat(q[a * dim + j]) * key[i];
+				sum[a][i] += wide_splat(q[a * dim + j]) * key[i];
 	}
 	for (int a = 0; a < heads; a++)
 		for (int i = 0; i < KEY_GROUP; i++) {
-			lanes x = sum[a][i] * lanes_splat(scale);
+			wide x = sum[a][i] * wide_splat(scale);
 			/* Written so that NaN passes. */
-			x = lanes_select(x < lanes_splat(0), lanes_splat(0), x);
-			score[i] += lanes_splat(weight[a]) * x;
+			x = (wide)((wide_int)x & ~(x < wide_splat(0)));
+			score[i] += wide_splat(weight[a]) * x;
 		}
 }
 
@@ -136,14 +136,14 @@ static void score_row(float *scores, int64_t count, const float *keys, int64_t s
 {
 	float scale = 1.0f / sqrtf((float)dim);
 	for (int64_t s = 0; s < count; s += TILE_KEYS) {
-		lanes score[KEY_GROUP] = {{0}};
+		wide score[KEY_GROUP] = {{0}};
 		int a = 0;
 		for (; a + HEAD_GROUP <= heads; a += HEAD_GROUP)
 			score_heads(score, keys + s, stride, q + a * dim, weight + a, HEAD_GROUP, dim, scale);
 		for (; a < heads; a++)
 			score_heads(score, keys + s, stride, q + a * dim, weight + a, 1, dim, scale);
 		for (int i = 0; i < KEY_GROUP; i++)
-			lanes_store(scores + s + i * LANES, score[i]);
+			wide_store(scores + s + i * WIDE, score[i]);
 	}
 }
 

@@ -24,6 +24,17 @@ typedef int32_t lanes_int_memory __attribute__((vector_size(64), aligned(4), may
 typedef float lanes_half __attribute__((vector_size(32)));
 typedef double lanes_double __attribute__((vector_size(64)));
 
+/* What the inner loops of products sum in: a vector of the machine's own width, since sums that need several registers
+ * each go through memory. An element's sum has the same order whatever the width. */
+#ifdef __AVX512F__
+enum { WIDE = 16, REGISTERS = 32 };
+#else
+enum { WIDE = 8, REGISTERS = 16 };
+#endif
+typedef float wide __attribute__((vector_size(WIDE * 4)));
+typedef int32_t wide_int __attribute__((vector_size(WIDE * 4)));
+typedef float wide_memory __attribute__((vector_size(WIDE * 4), aligned(4), may_alias));
+
 /* n rounded up to whole vectors. */
 static inline int64_t lanes_round(int64_t n)
 {
@@ -33,6 +44,33 @@ static inline int64_t lanes_round(int64_t n)
 LANES_INLINE lanes lanes_splat(float x)
 {
 	return (lanes){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
+LANES_INLINE wide wide_splat(float x)
+{
+	return x - (wide){0};
+}
+
+LANES_INLINE wide wide_load(const float *from)
+{
+	return *(const wide_memory *)from;
+}
+
+LANES_INLINE void wide_store(float *to, wide x)
+{
+	*(wide_memory *)to = x;
+}
+
+/* The first min(n, WIDE) of them. */
+LANES_INLINE void wide_store_part(float *to, wide x, int n)
+{
+	float part[WIDE];
+	if (n >= WIDE) {
+		wide_store(to, x);
+		return;
+	}
+	wide_store(part, x);
+	memcpy(to, part, (size_t)n * sizeof *part);
 }
 
 LANES_INLINE lanes_int lanes_splat_int(int32_t x)

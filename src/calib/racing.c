@@ -26,9 +26,10 @@ enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_
 	                          .shape = shape};
 	race->racing = dsa_arena_alloc(arena, (size_t)count, sizeof *race->racing, "the race", err);
 	race->bound = dsa_arena_alloc(arena, (size_t)count, sizeof *race->bound, "the race", err);
+	race->debt = dsa_arena_alloc(arena, (size_t)count, sizeof *race->debt, "the race", err);
 	race->population = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->population, "the race", err);
 	race->strata = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->strata, "the race", err);
-	if (!race->racing || !race->bound || !race->population || !race->strata)
+	if (!race->racing || !race->bound || !race->debt || !race->population || !race->strata)
 		return DSA_E_MEMORY;
 	for (int i = 0; i < count; i++) {
 		race->racing[i] = true;
@@ -84,11 +85,11 @@ static double variance_of(const struct dsa_race *race, const struct dsa_measure 
 	return left * (k / (k - 1)) * squares / (s->tokens * s->tokens);
 }
 
-/* How many standard errors the truth may be away. The Bayes factor of Student's t with a unit normal prior on the
+/* The Bayes factor of Student's t with a unit normal prior on the
  * effect, (1 + τ)^-1/2 · ((1 + t²/ν) / (1 + t²/(ν(1 + τ))))^((ν+1)/2), is a martingale if the truth is 0 and the
  * figures are normal, so it exceeds 1/alpha at any look with a chance of at most alpha (Ville). τ is the number of
  * documents stretched by the finite population, in which the sum is a Brownian bridge: k/(1 - k/N). */
-static double reach(double alpha, double freedom, double tau)
+double dsa_race_reach(double alpha, double freedom, double tau)
 {
 	double level = pow(sqrt(1 + tau) / alpha, 2 / (freedom + 1));
 	double rest = 1 - level / (1 + tau);
@@ -121,7 +122,7 @@ static double width_of(const struct dsa_race *race, const struct dsa_measure *a,
 		return isnan(variance) ? HUGE_VAL : 0;
 	/* Welch and Satterthwaite: the documents that would give a variance known as well as this one. */
 	double freedom = variance * variance / shares;
-	return reach(race->alpha, freedom, seen / (1 - (double)seen / all)) * sqrt(variance) / weights;
+	return dsa_race_reach(race->alpha, freedom, seen / (1 - (double)seen / all)) * sqrt(variance) / weights;
 }
 
 struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const struct dsa_measure *a,
@@ -158,55 +159,98 @@ struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const str
 	return out;
 }
 
-static void find_leader(struct dsa_race *race, const struct dsa_measure *measures)
+static bool saw_all(const struct dsa_race *race, const struct dsa_measure *measure)
 {
-	double lowest = HUGE_VAL;
+	int seen = 0, all = 0;
+	for (int d = 0; d < measure->documents; d++)
+		seen += measure->totals[d].tokens > 0;
+	for (int c = 0; c < race->shape->corpora; c++)
+		all += race->population[c];
+	return seen == all;
+}
+
+/* The lowest so far; behind a recall, of those who have seen everything: nothing will change what they cost. */
+static bool find_leader(struct dsa_race *race, const struct dsa_measure *measures, double *lowest)
+{
+	bool whole = false;
+	*lowest = HUGE_VAL;
 	for (int i = 0; i < race->count; i++) {
 		double objective, se;
 		if (!race->racing[i])
 			continue;
+		const bool all = saw_all(race, &measures[i]);
 		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
-		if (!(objective < lowest))
+		if (whole > all || (whole == all && !(objective < *lowest)))
 			continue;
-		lowest = objective;
+		whole = all;
+		*lowest = objective;
 		race->leader = i;
 	}
+	return whole;
 }
 
-static void leave(struct dsa_race *race, int candidate, double bound)
+/* The candidate leaves for good: it, and whoever left because of it, is better than the leader by at most `owed`. */
+static void leave(struct dsa_race *race, int candidate, double owed, double bound)
 {
 	race->racing[candidate] = false;
 	race->bound[candidate] = bound;
 	race->live--;
+	race->debt[race->leader] = fmax(race->debt[race->leader], owed);
 }
 
 void dsa_race_withdraw(struct dsa_race *race, int candidate)
 {
 	assert(race->racing[candidate]);
-	leave(race, candidate, NAN);
+	leave(race, candidate, 0, NAN);
 }
 
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 {
-	double furthest = 0;
-	find_leader(race, measures);
+	double lowest;
+	const bool whole = find_leader(race, measures, &lowest);
 	for (int i = 0; i < race->count; i++) {
+		double objective, se;
 		if (!race->racing[i] || i == race->leader)
 			continue;
+		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
+		if (whole && objective < lowest - race->epsilon)
+			continue; /* what it was recalled for still holds */
 		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
 		/* Either says so: the one where both are hard for the same documents, the other where the leader's
 		 * own figure is so small that its ratio to this one is hardly known. */
 		const double worse = fmax(bounds.worse, bounds.low);
-		if (worse > 0)
-			leave(race, i, worse);
-		else if (!(-bounds.low <= furthest)) /* a figure that is no number keeps the race going */
-			furthest = -bounds.low;
+		const double owed = race->debt[i] + (worse > 0 ? 0 : -bounds.low);
+		if (worse > 0 || owed <= race->epsilon)
+			leave(race, i, owed, worse > 0 ? worse : bounds.low);
 	}
-	if (race->live > 1 && furthest <= race->epsilon)
-		for (int i = 0; i < race->count; i++)
-			if (race->racing[i] && i != race->leader)
-				leave(race, i, dsa_race_compare(race, &measures[i], &measures[race->leader]).low);
 	return race->live == 1;
+}
+
+bool dsa_race_recall(struct dsa_race *race, const struct dsa_measure *measures)
+{
+	double best = HUGE_VAL, objective, se;
+	bool recalled = false;
+	int winner = -1;
+	for (int i = 0; i < race->count; i++) {
+		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
+		if (saw_all(race, &measures[i]) && objective < best) {
+			best = objective;
+			winner = i;
+		}
+	}
+	for (int i = 0; i < race->count && winner >= 0; i++) {
+		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
+		if (race->racing[i] || saw_all(race, &measures[i]) || !(objective < best - race->epsilon))
+			continue;
+		/* What was the same on every document may stay out: the others are harder for both. */
+		const struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[winner]);
+		if (bounds.low == bounds.high)
+			continue;
+		race->racing[i] = recalled = true;
+		race->bound[i] = NAN;
+		race->live++;
+	}
+	return recalled;
 }
 
 static int next_batch(const struct dsa_evaluator_shape *shape, int from, int corpus)

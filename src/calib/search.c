@@ -68,7 +68,7 @@ struct greedy {
 	struct dsa_arena *arena;
 	int batches_in[DSA_SPLITS];
 	int *order;        /* (batches_in[DSA_CALIBRATION]) calibration batches as the candidates see them */
-	double step_delta; /* racing: each step's share of delta, whatever the budget */
+	double pair_delta; /* racing: delta's share of one candidate against another, whatever the budget */
 };
 
 /* The candidates of one step. */
@@ -136,29 +136,51 @@ static enum dsa_status field_init(struct field *field, const struct greedy *g, c
 	for (int i = 0; i < count && !status; i++)
 		status = dsa_measure_start(&field->measures[i], g->shape, scratch, err);
 	if (!status)
-		status = dsa_race_init(&field->race, g->shape, g->options->objective, g->step_delta,
+		status = dsa_race_init(&field->race, g->shape, g->options->objective, g->pair_delta * (count - 1),
 		                       g->options->epsilon, count, scratch, err);
 	return status;
 }
 
-/* Who is still racing sees one batch more. */
-static enum dsa_status advance(const struct greedy *g, struct field *field, const char *current, int batch,
+/* Who is still racing sees the step's batch k, if it is the next one for it; *count of them. */
+static enum dsa_status advance(const struct greedy *g, struct field *field, const char *current, int k, int *count,
                                struct dsa_error *err)
 {
-	int count = 0;
+	*count = 0;
 	for (int i = 0; i < field->count; i++) {
-		if (!field->race.racing[i])
+		if (!field->race.racing[i] || field->seen[i] != k)
 			continue;
-		field->places[count] = i;
-		field->asked[count++] = field->patterns[i];
+		field->places[*count] = i;
+		field->asked[(*count)++] = field->patterns[i];
 		field->seen[i]++;
 	}
-	return dsa_measure_batch(field->measures, field->places, g->evaluator, current, field->asked, count, batch, 0,
-	                         err);
+	return *count ? dsa_measure_batch(field->measures, field->places, g->evaluator, current, field->asked, *count,
+	                                  g->order[k], 0, err)
+	              : DSA_OK;
 }
 
-/* Figures of each candidate from its measure; *winner, of those who ran to the end, has the lowest objective, the lower
- * layer where two are equal. */
+/* Until one is left, measured on every document, that nobody who left could beat. */
+static enum dsa_status run_race(const struct greedy *g, struct field *field, const char *current, int *done,
+                                struct dsa_error *err)
+{
+	const int batches = g->batches_in[DSA_CALIBRATION];
+	enum dsa_status status = DSA_OK;
+	do {
+		for (int k = 0; k < batches && !status; k++) {
+			int count;
+			status = advance(g, field, current, k, &count, err);
+			if (status || !count)
+				continue;
+			*done += *done == k;
+			tell(g, field->race.live, *done);
+			if (g->options->racing && field->race.live > 1 && k + 1 < batches)
+				dsa_race_look(&field->race, field->measures);
+		}
+	} while (!status && g->options->racing && dsa_race_recall(&field->race, field->measures));
+	return status;
+}
+
+/* Figures of each candidate from its measure; *winner, of those who saw every document, has the lowest objective, the
+ * lower layer where two are equal. */
 static enum dsa_status judge(const struct greedy *g, struct dsa_candidate *candidates, const struct field *field,
                              int *winner, struct dsa_error *err)
 {
@@ -171,7 +193,8 @@ static enum dsa_status judge(const struct greedy *g, struct dsa_candidate *candi
 		dsa_measure_objective(measure, DSA_OBJECTIVE_KL, &candidate->kl, &candidate->kl_se);
 		dsa_measure_objective(measure, DSA_OBJECTIVE_NLL, &candidate->nll, &nll_se);
 		candidate->objective = by_nll ? candidate->nll : candidate->kl;
-		candidate->bound = field->race.bound[i];
+		const bool whole = field->seen[i] == g->batches_in[DSA_CALIBRATION];
+		candidate->bound = whole ? NAN : field->race.bound[i];
 		for (int d = 0; d < g->shape->documents; d++)
 			candidate->documents += measure->totals[d].tokens > 0;
 		if (!isfinite(candidate->objective))
@@ -180,7 +203,7 @@ static enum dsa_status judge(const struct greedy *g, struct dsa_candidate *candi
 			                "number; look for damaged weights",
 			                g->trace->count + 1, candidate->layer, by_nll ? "NLL" : "KL",
 			                candidate->objective);
-		if (field->race.racing[i] && (*winner < 0 || candidate->objective < candidates[*winner].objective))
+		if (whole && (*winner < 0 || candidate->objective < candidates[*winner].objective))
 			*winner = i;
 	}
 	return DSA_OK;
@@ -231,14 +254,8 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 	if (!step->candidates || !step->by_corpus)
 		goto cleanup;
 	status = field_init(&field, g, current, step->candidates, count, &scratch, err);
-	for (int k = 0; k < batches && !status; k++) {
-		status = advance(g, &field, current, g->order[k], err);
-		if (status)
-			break;
-		tell(g, field.race.live, ++done);
-		if (g->options->racing && field.race.live > 1 && k + 1 < batches)
-			dsa_race_look(&field.race, field.measures);
-	}
+	if (!status)
+		status = run_race(g, &field, current, &done, err);
 	if (!status)
 		status = judge(g, step->candidates, &field, &winner, err);
 	if (status)
@@ -372,8 +389,9 @@ enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator 
 	status = order_batches(&g, err);
 	if (status)
 		return status;
-	const int most_steps = count_candidates(&g, shape->reference);
-	g.step_delta = most_steps > 0 ? options->delta / most_steps : options->delta;
+	/* All pairs of all steps alike: early steps have most of them, and most of the near ties. */
+	const int most = count_candidates(&g, shape->reference);
+	g.pair_delta = most > 1 ? options->delta / (most * (most - 1) / 2.0) : options->delta;
 	trace->steps = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *trace->steps, "the trace", err);
 	trace->base_by_corpus = dsa_arena_alloc(arena, (size_t)shape->corpora * DSA_SPLITS,
 	                                        sizeof *trace->base_by_corpus, "the trace", err);

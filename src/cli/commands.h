@@ -8,9 +8,11 @@
 int dsa_cmd_calibrate(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_evaluate(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_overlap(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_verify(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_solve(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_report(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_export(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+int dsa_cmd_diff(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_tokenize(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_bench(const struct dsa_cli_options *options, struct dsa_terminal *terminal);

@@ -9,6 +9,17 @@
 #include "dsa/racing.h"
 #include "dsa/tokenizer.h"
 
+double dsa_documents_holdout(const struct dsa_cli_options *options)
+{
+	return options->command == DSA_CMD_CALIBRATE || options->command == DSA_CMD_VERIFY ? options->holdout : 0;
+}
+
+/* Whoever looks at figures between batches needs many. */
+static bool looks_between_batches(const struct dsa_cli_options *options)
+{
+	return (options->command == DSA_CMD_CALIBRATE && !strcmp(options->search, "racing")) || options->quick > 0;
+}
+
 static enum dsa_status write_spool(struct dsa_session *session, const char *path, struct dsa_error *err)
 {
 	const struct dsa_cli_options *options = session->options;
@@ -28,17 +39,17 @@ static enum dsa_status write_spool(struct dsa_session *session, const char *path
 		return status;
 	int context = options->context ? (int)options->context : session->config.max_positions;
 	int64_t batch_tokens = options->batch_tokens ? options->batch_tokens : session->backend->pass_tokens;
-	bool races = options->command == DSA_CMD_CALIBRATE && !strcmp(options->search, "racing");
-	struct dsa_spool_options spool = {.sources = sources,
-	                                  .count = options->corpus.count,
-	                                  .context = context,
-	                                  .max_tokens = options->max_tokens,
-	                                  .topk = session->config.topk,
-	                                  .holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0,
-	                                  .batch_tokens = (int)batch_tokens,
-	                                  .batches = races && !options->batch_tokens ? DSA_RACE_BATCHES : 0,
-	                                  .seed = (uint64_t)options->seed,
-	                                  .stop = dsa_terminal_stop_flag()};
+	struct dsa_spool_options spool = {
+	    .sources = sources,
+	    .count = options->corpus.count,
+	    .context = context,
+	    .max_tokens = options->max_tokens,
+	    .topk = session->config.topk,
+	    .holdout = dsa_documents_holdout(options),
+	    .batch_tokens = (int)batch_tokens,
+	    .batches = looks_between_batches(options) && !options->batch_tokens ? DSA_RACE_BATCHES : 0,
+	    .seed = (uint64_t)options->seed,
+	    .stop = dsa_terminal_stop_flag()};
 	status = dsa_spool_write(path, &spool, tokenizer, session->config.vocab, &session->terminal->log, err);
 	dsa_tokenizer_close(tokenizer);
 	return status;

@@ -4,6 +4,8 @@
 
 #include "session.h"
 
+/* The share of documents that the command holds out. */
+double dsa_documents_holdout(const struct dsa_cli_options *options);
 /* session->spool from RUN/tokens, written first unless a journal speaks of it; without a run directory from a temporary
  * one that the session removes. */
 DSA_CHECKED enum dsa_status dsa_documents_open(struct dsa_session *session, struct dsa_error *err);

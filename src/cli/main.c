@@ -38,12 +38,16 @@ static int run(const struct dsa_cli_options *options, struct dsa_terminal *termi
 		return dsa_cmd_evaluate(options, terminal);
 	case DSA_CMD_OVERLAP:
 		return dsa_cmd_overlap(options, terminal);
+	case DSA_CMD_VERIFY:
+		return dsa_cmd_verify(options, terminal);
 	case DSA_CMD_SOLVE:
 		return dsa_cmd_solve(options, terminal);
 	case DSA_CMD_REPORT:
 		return dsa_cmd_report(options, terminal);
 	case DSA_CMD_EXPORT:
 		return dsa_cmd_export(options, terminal);
+	case DSA_CMD_DIFF:
+		return dsa_cmd_diff(options, terminal);
 	case DSA_CMD_INSPECT:
 		return dsa_cmd_inspect(options, terminal);
 	case DSA_CMD_TOKENIZE:

@@ -10,8 +10,9 @@
 #include "option_table.h"
 
 #define ON(command) DSA_OPTION_OF(command)
-#define MEASURING (ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_EVALUATE) | ON(DSA_CMD_OVERLAP))
-#define BUDGETED (ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_EVALUATE) | ON(DSA_CMD_SOLVE))
+#define PLANNED (ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_EVALUATE) | ON(DSA_CMD_OVERLAP))
+#define MEASURING (PLANNED | ON(DSA_CMD_VERIFY))
+#define BUDGETED (ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_EVALUATE) | ON(DSA_CMD_VERIFY) | ON(DSA_CMD_SOLVE))
 #define EVERY (ON(DSA_COMMANDS) - 1)
 #define AT(field) offsetof(struct dsa_cli_options, field)
 
@@ -52,9 +53,11 @@ const struct dsa_option_row dsa_option_table[] = {
      ON(DSA_CMD_CALIBRATE), true},
     {"full-trace", FLAG, AT(full_trace), NULL, "go on past the budget to the last layer",
      ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_SOLVE), true},
-    {"holdout", PERCENT, AT(holdout), "P%", "share of documents the search never sees", ON(DSA_CMD_CALIBRATE), true},
-    {"baseline", LIST, AT(baseline), "PATTERN|FILE", "measure this pattern beside; may be given more than once",
-     ON(DSA_CMD_CALIBRATE), true},
+    {"holdout", PERCENT, AT(holdout), "P%", "share of documents the search never sees (verify: as recorded)",
+     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_VERIFY), true},
+    {"baseline", LIST, AT(baseline), "PATTERN|FILE",
+     "measure this pattern beside (report: show it beside); may be given more than once",
+     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_REPORT), true},
     {"force-full", TEXT, AT(force_full), "LIST", "layers that must stay F: 3,7,10-12", ON(DSA_CMD_CALIBRATE), true},
     {"pp-starts", TEXT, AT(pp_starts), "LIST", "first layers of pipeline stages: must stay F", ON(DSA_CMD_CALIBRATE),
      true},
@@ -81,12 +84,24 @@ const struct dsa_option_row dsa_option_table[] = {
      "memory for kept states, e.g. 4GiB (default: half of what is free); changes no figure", MEASURING, false},
     {"gpu-memory", SIZE, AT(gpu_memory), "SIZE", "most memory of the GPU to take (default: all that is free)",
      MEASURING | ON(DSA_CMD_BENCH), false},
+    {"from", TEXT, AT(from), "RUN", "judge what this run's journal holds: no model, no documents, no GPU",
+     ON(DSA_CMD_VERIFY), false},
+    {"quick", COUNT, AT(quick), "N",
+     "look after N documents of each corpus and split, then after twice as many; end when they decide",
+     ON(DSA_CMD_VERIFY), false},
+    {"tolerance", REAL, AT(tolerance), "X",
+     "a recorded figure may be missed by X of its standard errors, beside the noise floor (default 3)",
+     ON(DSA_CMD_VERIFY), false},
+    {"allow-model-change", FLAG, AT(allow_model_change), NULL,
+     "measure although weights, configuration or tokenizer are not the recorded ones", ON(DSA_CMD_VERIFY), false},
+    {"accept", FLAG, AT(accept), NULL, "write the new figures into PATTERN.yaml, unless a bound is broken",
+     ON(DSA_CMD_VERIFY), false},
+    {"junit", TEXT, AT(junit), "FILE", "also write the checks as JUnit XML", ON(DSA_CMD_VERIFY), false},
     {"engine", CHOICE, AT(engine), "vllm|sglang|transformers|trtllm|lmdeploy|llamacpp",
      "the serving engine to write for", ON(DSA_CMD_EXPORT), false},
     {"strict", FLAG, AT(strict), NULL, "a warning is an error", ON(DSA_CMD_EXPORT), false},
     {"svg", TEXT, AT(svg), "DIR", "also write each figure as a file into DIR", ON(DSA_CMD_REPORT), false},
-    {"dry-run", FLAG, AT(dry_run), NULL, "print the plan and an estimate of the time; leave RUN alone", MEASURING,
-     false},
+    {"dry-run", FLAG, AT(dry_run), NULL, "print the plan and an estimate of the time; leave RUN alone", PLANNED, false},
     {"json", FLAG, AT(json), NULL, "results on stdout as JSON", EVERY, false},
     {"quiet", FLAG, AT(quiet), NULL, "no progress, no notes; warnings and errors only", EVERY, false},
     {"verbose", FLAG, AT(verbose), NULL, "say more", EVERY, false},
@@ -98,13 +113,19 @@ const int dsa_option_rows = ROWS;
 const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
     [DSA_CMD_CALIBRATE] = {"calibrate", "", "find the pattern of F and S layers for a model and documents",
                            "Streams the documents through the model, flips layers from F to S greedily until a "
-                           "budget is hit, and leaves\npattern.yaml, results.json, trace.csv, overlap.csv and "
-                           "report.html in RUN. Killed at any moment, --resume goes on.",
+                           "budget is hit, and leaves\npattern.yaml, results.json, report.html and its "
+                           "tables as CSV in RUN. Killed at any moment, --resume goes on.",
                            "dsacal calibrate --model ./glm --corpus legal=contracts.jsonl.zst --budget-kl 0.01 "
                            "--out runs/legal"},
     [DSA_CMD_EVALUATE] = {"evaluate", "", "measure one pattern against the checkpoint's own",
                           "With bounds given, exit 0 means that they hold and 1 that they do not.",
                           "dsacal evaluate --model ./glm --corpus legal.jsonl --pattern FFSS… --budget-kl 0.01"},
+    [DSA_CMD_VERIFY] = {"verify", "PATTERN.yaml", "does a saved pattern still hold? for CI",
+                        "Measures the pattern again and compares with the bounds and figures in the file. Exit 0: it "
+                        "holds; 1: it got worse;\n3: it could not be measured, or the model is another. Context, split "
+                        "and bounds are the file's unless given here.",
+                        "dsacal verify pattern.yaml --model ./glm --corpus legal=contracts.jsonl.zst --junit "
+                        "verify.xml"},
     [DSA_CMD_OVERLAP] = {"overlap", "", "how alike the layers' selections are; no search",
                          "Writes overlap.csv and overlap.json into RUN.",
                          "dsacal overlap --model ./glm --corpus legal.jsonl --out runs/overlap"},
@@ -112,11 +133,14 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
                        "Replays the run's journal under other bounds. Goes as far as the trace does; calibrate "
                        "with --full-trace to go anywhere.",
                        "dsacal solve runs/legal --budget-kl 0.005 --out pattern-strict.yaml"},
-    [DSA_CMD_REPORT] = {"report", "RUN", "write report.html again from a run directory: no model, no GPU", "",
+    [DSA_CMD_REPORT] = {"report", "RUN",
+                        "write report.html and its tables again from a run directory: no model, no GPU", "",
                         "dsacal report runs/legal --svg figures"},
     [DSA_CMD_EXPORT] = {"export", "PATTERN.yaml", "the arguments a serving engine takes",
                         "Prints what to pass to the engine; warns where it will not honour the pattern.",
                         "dsacal export runs/legal/pattern.yaml --engine vllm"},
+    [DSA_CMD_DIFF] = {"diff", "A.yaml B.yaml", "two pattern files: layers that changed, figures side by side",
+                      "Exit 0 whenever both can be read.", "dsacal diff main/pattern.yaml pattern.yaml"},
     [DSA_CMD_INSPECT] = {"inspect", "MODEL_DIR", "architecture, sizes, native pattern", "", "dsacal inspect ./glm"},
     [DSA_CMD_TOKENIZE] = {"tokenize", "FILE…", "token ids, one line per document",
                           "For checking against the reference tokenizer.",
@@ -213,23 +237,25 @@ enum dsa_status dsa_option_store(struct dsa_cli_options *options, const struct d
 
 static void set_defaults(struct dsa_cli_options *options, enum dsa_command command)
 {
-	*options = (struct dsa_cli_options){.command = command,
-	                                    .device = "auto",
-	                                    .indexer_precision = "f32",
-	                                    .seed = 1,
-	                                    .holdout = 0.2,
-	                                    .delta = 0.01,
-	                                    .epsilon = 0.02,
-	                                    .refine = true,
-	                                    .refine_work = 1,
-	                                    .budget_kl = NAN,
-	                                    .budget_nll = NAN,
-	                                    .budget_kl_p99 = NAN,
-	                                    .min_top1 = NAN,
-	                                    /* NULL: as in the run */
-	                                    .scope = command == DSA_CMD_SOLVE ? NULL : "mean",
-	                                    .objective = command == DSA_CMD_SOLVE ? NULL : "kl",
-	                                    .search = command == DSA_CMD_CALIBRATE ? "racing" : "exact"};
+	*options =
+	    (struct dsa_cli_options){.command = command,
+	                             .device = "auto",
+	                             .indexer_precision = "f32",
+	                             .seed = command == DSA_CMD_VERIFY ? -1 : 1, /* -1: as recorded */
+	                             .holdout = command == DSA_CMD_VERIFY ? (double)NAN : 0.2,
+	                             .tolerance = 3,
+	                             .delta = 0.01,
+	                             .epsilon = 0.02,
+	                             .refine = true,
+	                             .refine_work = 1,
+	                             .budget_kl = NAN,
+	                             .budget_nll = NAN,
+	                             .budget_kl_p99 = NAN,
+	                             .min_top1 = NAN,
+	                             /* NULL: as in the run or in the file */
+	                             .scope = command == DSA_CMD_SOLVE || command == DSA_CMD_VERIFY ? NULL : "mean",
+	                             .objective = command == DSA_CMD_SOLVE ? NULL : "kl",
+	                             .search = command == DSA_CMD_CALIBRATE ? "racing" : "exact"};
 }
 
 /* getopt's table of the options that this command knows. */

@@ -18,9 +18,11 @@ enum dsa_command {
 	DSA_CMD_CALIBRATE,
 	DSA_CMD_EVALUATE,
 	DSA_CMD_OVERLAP,
+	DSA_CMD_VERIFY,
 	DSA_CMD_SOLVE,
 	DSA_CMD_REPORT,
 	DSA_CMD_EXPORT,
+	DSA_CMD_DIFF,
 	DSA_CMD_INSPECT,
 	DSA_CMD_TOKENIZE,
 	DSA_CMD_BENCH,
@@ -41,9 +43,9 @@ struct dsa_cli_options {
 	/* Measuring. */
 	const char *model, *out, *device, *indexer_precision;
 	struct dsa_cli_list corpus, baseline;
-	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived */
+	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived; verify's seed -1: as recorded */
 	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */
-	double holdout;                                           /* share */
+	double holdout;                                           /* share; NaN: as recorded (verify) */
 	/* Budgets; NaN: not given. */
 	double budget_kl, budget_nll, budget_kl_p99, min_top1;
 	const char *max_shared; /* "N" or "P%" */
@@ -57,6 +59,11 @@ struct dsa_cli_options {
 	/* Others. */
 	const char *pattern, *engine, *svg, *shape;
 	bool strict, dry_run;
+	/* verify's. */
+	const char *junit, *from;
+	int64_t quick; /* documents; 0: all at once */
+	double tolerance;
+	bool allow_model_change, accept;
 	bool json, quiet, verbose, no_progress;
 	const char *const *operands; /* words that are no options */
 	int operand_count;

@@ -22,6 +22,21 @@ enum dsa_status dsa_write_text(struct dsa_text *text, const char *directory, con
 	return status;
 }
 
+enum dsa_status dsa_report_files_write(const char *run, const struct dsa_results *results, struct dsa_arena *arena,
+                                       struct dsa_error *err)
+{
+	struct dsa_text text = {0};
+	for (int t = 0; t < DSA_CSV_TABLES; t++) {
+		dsa_csv_tables[t].write(&text, results);
+		enum dsa_status status = dsa_write_text(&text, run, dsa_csv_tables[t].file, arena, err);
+		if (status)
+			return status;
+	}
+	/* Last: where the page is, its tables are. */
+	dsa_html_write(&text, results);
+	return dsa_write_text(&text, run, "report.html", arena, err);
+}
+
 enum dsa_status dsa_run_files_write(const char *run, const struct dsa_results *results, struct dsa_arena *arena,
                                     struct dsa_error *err)
 {
@@ -30,20 +45,11 @@ enum dsa_status dsa_run_files_write(const char *run, const struct dsa_results *r
 	enum dsa_status status = dsa_write_text(&text, run, "results.json", arena, err);
 	if (status)
 		return status;
-	dsa_trace_csv_write(&text, results);
-	status = dsa_write_text(&text, run, "trace.csv", arena, err);
-	if (status)
-		return status;
-	dsa_overlap_csv_write(&text, results);
-	status = dsa_write_text(&text, run, "overlap.csv", arena, err);
-	if (status)
-		return status;
 	dsa_pattern_yaml_write(&text, results);
 	status = dsa_write_text(&text, run, "pattern.yaml", arena, err);
 	if (status)
 		return status;
-	dsa_html_write(&text, results);
-	return dsa_write_text(&text, run, "report.html", arena, err);
+	return dsa_report_files_write(run, results, arena, err);
 }
 
 /* F/S letters and nothing else: a file of such a name would have to be written "./FFS". */

@@ -6,7 +6,10 @@
 #include "dsa/results.h"
 #include "dsa/text.h"
 
-/* results.json, trace.csv, overlap.csv, pattern.yaml, report.html. */
+/* The tables of csv.h, then report.html. */
+DSA_CHECKED enum dsa_status dsa_report_files_write(const char *run, const struct dsa_results *results,
+                                                   struct dsa_arena *arena, struct dsa_error *err);
+/* results.json, pattern.yaml, and the report's files. */
 DSA_CHECKED enum dsa_status dsa_run_files_write(const char *run, const struct dsa_results *results,
                                                 struct dsa_arena *arena, struct dsa_error *err);
 /* Checks and writes one built file into a directory, and releases text. */

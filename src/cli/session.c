@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "dsa/arena.h"
+#include "dsa/csv.h"
 #include "dsa/file.h"
 #include "dsa/hash.h"
 #include "dsa/model_evaluator.h"
@@ -31,13 +32,15 @@ enum dsa_status dsa_session_path(struct dsa_session *session, const char *name, 
 /* Files that a run leaves, and what a killed one may have left aside. */
 static bool belongs_to_run(const char *name)
 {
-	static const char *const known[] = {"config.yaml", "journal",      "log.txt",      "results.json",
-	                                    "trace.csv",   "overlap.csv",  "pattern.yaml", "report.html",
-	                                    "tokens",      "overlap.json", "tokens.check"};
+	static const char *const known[] = {"config.yaml", "journal", "log.txt",      "results.json", "pattern.yaml",
+	                                    "report.html", "tokens",  "overlap.json", "tokens.check"};
 	if (strstr(name, ".tmp-"))
 		return true;
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (!strcmp(name, known[i]))
+			return true;
+	for (int i = 0; i < DSA_CSV_TABLES; i++)
+		if (!strcmp(name, dsa_csv_tables[i].file))
 			return true;
 	return false;
 }
@@ -255,7 +258,8 @@ static enum dsa_status check_options(const struct dsa_cli_options *options, stru
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --model DIR, a checkpoint directory", name);
 	if (!options->corpus.count)
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --corpus PATH, the documents to measure on", name);
-	if (options->command != DSA_CMD_EVALUATE && !options->out && !options->dry_run)
+	if (options->command != DSA_CMD_EVALUATE && options->command != DSA_CMD_VERIFY && !options->out &&
+	    !options->dry_run)
 		return dsa_fail(err, DSA_E_USAGE, "%s needs --out RUN, the run directory", name);
 	if (!(options->delta > 0 && options->delta < 1))
 		return dsa_fail(err, DSA_E_USAGE, "--delta is %g, expected more than 0 and less than 1",
@@ -313,8 +317,33 @@ static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_er
 	return DSA_OK;
 }
 
+/* "" where there is none: documents of ids need none. */
+static enum dsa_status hash_tokenizer(struct dsa_session *session, struct dsa_error *err)
+{
+	char *path;
+	struct dsa_mapping map;
+	uint8_t digest[DSA_HASH_BYTES];
+	enum dsa_status status = dsa_file_join(&session->arena, session->options->model, "tokenizer.json", &path, err);
+	if (status || !dsa_file_exists(path))
+		return status;
+	status = dsa_mapping_open(&map, path, err);
+	if (status)
+		return status;
+	dsa_hash_bytes(map.data, map.bytes, digest);
+	dsa_hash_hex(digest, session->tokenizer);
+	dsa_mapping_close(&map);
+	return DSA_OK;
+}
+
 enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
                                  struct dsa_terminal *terminal, struct dsa_error *err)
+{
+	return dsa_session_open_if(session, options, terminal, NULL, NULL, err);
+}
+
+enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct dsa_cli_options *options,
+                                    struct dsa_terminal *terminal, dsa_session_admit *admit, void *context,
+                                    struct dsa_error *err)
 {
 	*session = (struct dsa_session){.options = options, .terminal = terminal};
 	dsa_arena_init(&session->arena);
@@ -339,6 +368,10 @@ enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_c
 		                          err);
 	if (!status)
 		status = dsa_model_fingerprint(options->model, false, session->fingerprint, err);
+	if (!status)
+		status = hash_tokenizer(session, err);
+	if (!status && admit)
+		status = admit(session, context, err);
 	if (!status)
 		status = dsa_documents_open(session, err);
 	if (!status && session->run)
@@ -465,9 +498,11 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 		return DSA_E_MEMORY;
 	results->architecture = config->model_type;
 	results->fingerprint = session->fingerprint;
+	results->tokenizer = *session->tokenizer ? session->tokenizer : NULL;
 	results->context = options->context ? (int)options->context : config->max_positions;
 	results->seed = (uint64_t)options->seed;
-	results->holdout = options->command == DSA_CMD_CALIBRATE ? options->holdout : 0;
+	results->max_tokens = options->max_tokens;
+	results->holdout = dsa_documents_holdout(options);
 	results->hidden = config->hidden;
 	results->heads = config->heads;
 	results->index_heads = config->index_heads;

@@ -29,6 +29,7 @@ struct dsa_session {
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	size_t host_memory;
 	char fingerprint[DSA_HASH_HEX];
+	char tokenizer[DSA_HASH_HEX]; /* SHA-256 of tokenizer.json; empty: there is none */
 	bool resumed;
 	bool kept_documents; /* the spool is an earlier process's */
 };
@@ -37,6 +38,12 @@ struct dsa_session {
  * alone and has neither run nor journal. */
 DSA_CHECKED enum dsa_status dsa_session_open(struct dsa_session *session, const struct dsa_cli_options *options,
                                              struct dsa_terminal *terminal, struct dsa_error *err);
+/* The same; admit looks at the model (config, fingerprint, tokenizer) before anything is read with it. Its error is
+ * the result. */
+typedef enum dsa_status dsa_session_admit(const struct dsa_session *session, void *context, struct dsa_error *err);
+DSA_CHECKED enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct dsa_cli_options *options,
+                                                struct dsa_terminal *terminal, dsa_session_admit *admit, void *context,
+                                                struct dsa_error *err);
 /* The evaluator does it when it is first asked. DSA_E_MEMORY with both figures when the weights do not fit. */
 DSA_CHECKED enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err);
 /* Bytes that kept states may take: --host-memory, or half of what is free now. */

@@ -9,49 +9,12 @@
 #include "dsa/model_evaluator.h"
 #include "dsa/pattern_yaml.h"
 #include "dsa/results_json.h"
+#include "replay.h"
 #include "run_files.h"
 #include "summary.h"
 
-/* A finished run opened again without its model: results for names, spool for documents, journal for figures. */
-struct replay {
-	struct dsa_arena arena;
-	struct dsa_results before;
-	struct dsa_spool *spool;
-	struct dsa_journal *journal;
-	struct dsa_evaluator *evaluator;
-	struct dsa_evaluator_shape shape;
-};
-
-static enum dsa_status open_replay(struct replay *replay, const char *run, const struct dsa_log *log,
-                                   struct dsa_error *err)
-{
-	char *results, *tokens, *journal;
-	enum dsa_status status = dsa_file_join(&replay->arena, run, "results.json", &results, err);
-	if (!status)
-		status = dsa_file_join(&replay->arena, run, "tokens", &tokens, err);
-	if (!status)
-		status = dsa_file_join(&replay->arena, run, "journal", &journal, err);
-	if (!status)
-		status = dsa_results_json_load(&replay->before, results, &replay->arena, err);
-	if (status == DSA_E_MISSING)
-		status = dsa_fail(err, DSA_E_INPUT,
-		                  "%s holds no results.json: it is no run directory, or the run has not finished "
-		                  "(calibrate --resume goes on with it)",
-		                  run);
-	if (!status)
-		status = dsa_spool_open(&replay->spool, tokens, err);
-	if (!status)
-		status = dsa_journal_open(&replay->journal, journal, NULL, 0, log, err);
-	if (!status)
-		status = dsa_evaluator_shape_of(&replay->shape, replay->spool, replay->before.layers,
-		                                replay->before.topk, replay->before.reference, &replay->arena, err);
-	if (!status)
-		status = dsa_journal_evaluator(&replay->evaluator, replay->journal, NULL, &replay->shape, err);
-	return status;
-}
-
 /* The --baselines of the run; the uniform ones are asked anyway. */
-static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibration_options *how,
+static enum dsa_status known_baselines(struct dsa_replay *replay, struct dsa_calibration_options *how,
                                        struct dsa_error *err)
 {
 	int count = replay->before.baseline_count;
@@ -68,7 +31,8 @@ static enum dsa_status known_baselines(struct replay *replay, struct dsa_calibra
 }
 
 /* What the run's refinement found. */
-static enum dsa_status known_refined(struct replay *replay, struct dsa_calibration_options *how, struct dsa_error *err)
+static enum dsa_status known_refined(struct dsa_replay *replay, struct dsa_calibration_options *how,
+                                     struct dsa_error *err)
 {
 	const struct dsa_refinement *refinement = &replay->before.refinement;
 	const char **patterns =
@@ -83,7 +47,8 @@ static enum dsa_status known_refined(struct replay *replay, struct dsa_calibrati
 }
 
 /* A text option as the journal keeps it: quoted, or null. */
-static enum dsa_status option_of_run(struct replay *replay, const char *name, const char **out, struct dsa_error *err)
+static enum dsa_status option_of_run(struct dsa_replay *replay, const char *name, const char **out,
+                                     struct dsa_error *err)
 {
 	const char *value = dsa_journal_field(replay->journal, name);
 	size_t length = value ? strlen(value) : 0;
@@ -95,7 +60,7 @@ static enum dsa_status option_of_run(struct replay *replay, const char *name, co
 }
 
 /* The layers that the run had to keep F were never tried, so they stay F. */
-static enum dsa_status run_constraints(struct replay *replay, bool **locked, struct dsa_error *err)
+static enum dsa_status run_constraints(struct dsa_replay *replay, bool **locked, struct dsa_error *err)
 {
 	struct dsa_cli_options then = {0};
 	int layers = replay->before.layers;
@@ -134,8 +99,8 @@ static void keep_description(struct dsa_results *now, const struct dsa_results *
 	}
 }
 
-static enum dsa_status solve(struct replay *replay, const struct dsa_cli_options *options, const struct dsa_log *log,
-                             struct dsa_results *results, struct dsa_error *err)
+static enum dsa_status solve(struct dsa_replay *replay, const struct dsa_cli_options *options,
+                             const struct dsa_log *log, struct dsa_results *results, struct dsa_error *err)
 {
 	int layers = replay->before.layers;
 	bool complete, *locked = NULL;
@@ -194,14 +159,13 @@ static enum dsa_status write_pattern(const char *path, const struct dsa_results 
 int dsa_cmd_solve(const struct dsa_cli_options *options, struct dsa_terminal *terminal)
 {
 	struct dsa_error err = {""};
-	struct replay replay = {0};
+	struct dsa_replay replay = {0};
 	struct dsa_results results = {0};
 	enum dsa_status status;
-	dsa_arena_init(&replay.arena);
 	if (options->operand_count != 1)
 		status = dsa_fail(&err, DSA_E_USAGE, "solve needs one RUN, found %d", options->operand_count);
 	else
-		status = open_replay(&replay, options->operands[0], &terminal->log, &err);
+		status = dsa_replay_open(&replay, options->operands[0], &terminal->log, &err);
 	if (!status)
 		status = solve(&replay, options, &terminal->log, &results, &err);
 	if (!status && options->out)
@@ -209,10 +173,6 @@ int dsa_cmd_solve(const struct dsa_cli_options *options, struct dsa_terminal *te
 	if (!status)
 		status = dsa_print_results(&results, NULL, options->json, &err);
 	int code = status ? dsa_terminal_fail(terminal, status, &err) : 0;
-	if (replay.evaluator)
-		replay.evaluator->close(replay.evaluator);
-	dsa_journal_close(replay.journal);
-	dsa_spool_close(replay.spool);
-	dsa_arena_release(&replay.arena);
+	dsa_replay_close(&replay);
 	return code;
 }

@@ -102,7 +102,7 @@ enum dsa_status dsa_print_results(const struct dsa_results *results, const char 
 		add_work(&text, results);
 		dsa_text_printf(&text, "%-13s ", "files");
 		dsa_text_utf8(&text, run);
-		dsa_text_add(&text, "/pattern.yaml, report.html, results.json, trace.csv, overlap.csv\n");
+		dsa_text_add(&text, "/pattern.yaml, report.html, results.json, and the report's tables as *.csv\n");
 	}
 	return dsa_print_text(&text, "the results", err);
 }

@@ -64,10 +64,10 @@ static enum dsa_status check_options(const struct dsa_spool_options *options, in
 }
 
 /* "dir/legal.jsonl.zst" → "legal". */
-static char *default_name(struct writer *writer, const char *path, struct dsa_error *err)
+char *dsa_spool_default_name(const char *path, struct dsa_arena *arena, struct dsa_error *err)
 {
 	if (!strcmp(path, "-"))
-		return dsa_arena_text(&writer->arena, "stdin", 5, err);
+		return dsa_arena_text(arena, "stdin", 5, err);
 	size_t end = strlen(path);
 	while (end > 1 && path[end - 1] == '/')
 		end--;
@@ -81,7 +81,7 @@ static char *default_name(struct writer *writer, const char *path, struct dsa_er
 			end = dot - 1;
 			break;
 		}
-	return dsa_arena_text(&writer->arena, path + start, end - start, err);
+	return dsa_arena_text(arena, path + start, end - start, err);
 }
 
 static enum dsa_status name_corpora(struct writer *writer, struct dsa_error *err)
@@ -90,7 +90,7 @@ static enum dsa_status name_corpora(struct writer *writer, struct dsa_error *err
 	for (int i = 0; i < options->count; i++) {
 		const struct dsa_corpus_source *source = &options->sources[i];
 		char *name = source->name ? dsa_arena_text(&writer->arena, source->name, strlen(source->name), err)
-		                          : default_name(writer, source->path, err);
+		                          : dsa_spool_default_name(source->path, &writer->arena, err);
 		if (!name)
 			return DSA_E_MEMORY;
 		if (!*name)

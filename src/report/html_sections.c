@@ -8,96 +8,7 @@
 #include "dsa/pattern.h"
 #include "html_parts.h"
 
-enum { NAME_SHOWN = 80, NAME_TITLE = 400 };
-
-void html_name(struct dsa_text *text, const char *name)
-{
-	dsa_text_add(text, "<bdi title=\"");
-	dsa_text_markup_cut(text, name, NAME_TITLE);
-	dsa_text_add(text, "\">");
-	dsa_text_markup_cut(text, name, NAME_SHOWN);
-	dsa_text_add(text, "</bdi>");
-}
-
-void html_measure(struct dsa_text *text, double value, double error)
-{
-	dsa_text_figure(text, value);
-	if (isfinite(value) && isfinite(error)) {
-		dsa_text_add(text, " ± ");
-		dsa_text_error(text, error);
-	}
-}
-
-void html_figure_cell(struct dsa_text *text, double value)
-{
-	html_measure_cell(text, value, NAN);
-}
-
-void html_measure_cell(struct dsa_text *text, double value, double error)
-{
-	dsa_text_add(text, "<td>");
-	html_measure(text, value, error);
-	dsa_text_add(text, "</td>");
-}
-
-void html_count(struct dsa_text *text, int64_t value)
-{
-	char digits[24];
-	int length = snprintf(digits, sizeof digits, "%" PRId64, value);
-	for (int i = 0; i < length; i++) {
-		if (i && (length - i) % 3 == 0 && digits[i - 1] != '-')
-			dsa_text_add(text, ",");
-		dsa_text_bytes(text, &digits[i], 1);
-	}
-}
-
-void html_int_cell(struct dsa_text *text, int64_t value)
-{
-	dsa_text_add(text, "<td>");
-	html_count(text, value);
-	dsa_text_add(text, "</td>");
-}
-
-static void percent(struct dsa_text *text, double share)
-{
-	if (isfinite(share))
-		dsa_text_printf(text, "%.2f%%", 100 * share);
-	else
-		dsa_text_add(text, "–");
-}
-
-static void percent_cell(struct dsa_text *text, double share)
-{
-	dsa_text_add(text, "<td>");
-	percent(text, share);
-	dsa_text_add(text, "</td>");
-}
-
-static void name_cell(struct dsa_text *text, const char *name)
-{
-	dsa_text_add(text, "<td class=\"name\">");
-	html_name(text, name);
-	dsa_text_add(text, "</td>");
-}
-
-static void table_begin(struct dsa_text *text, const char *label, const char *const *columns, int count)
-{
-	dsa_text_printf(
-	    text,
-	    "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"%s, scrolls sideways\">\n<table>\n"
-	    "<thead><tr>",
-	    label);
-	for (int i = 0; i < count; i++)
-		dsa_text_printf(text, "<th scope=\"col\">%s</th>", columns[i]);
-	dsa_text_add(text, "</tr></thead>\n<tbody>\n");
-}
-
-static void table_end(struct dsa_text *text)
-{
-	dsa_text_add(text, "</tbody>\n</table>\n</div>\n");
-}
-
-#define TABLE_BEGIN(text, label, columns) table_begin(text, label, columns, (int)(sizeof(columns) / sizeof *(columns)))
+enum { FACT_SHOWN = 400 };
 
 /* The figures of a quality that every table shows, documents first. */
 static const char *const quality_columns[] = {"KL", "KL p99", "ΔNLL", "top-1 agreement"};
@@ -111,17 +22,17 @@ static void quality_cells(struct dsa_text *text, const struct dsa_quality *quali
 	html_measure_cell(text, quality->kl, quality->kl_se);
 	html_figure_cell(text, quality->kl_p99);
 	html_measure_cell(text, quality->nll_delta, quality->nll_delta_se);
-	percent_cell(text, quality->top1);
+	html_percent_cell(text, quality->top1);
 }
 
 static void tile_begin(struct dsa_text *text, const char *name)
 {
-	dsa_text_printf(text, "<div><dt>%s</dt><dd>", name);
+	dsa_text_printf(text, "<li><span>%s</span> <strong>", name);
 }
 
 static void tile_error(struct dsa_text *text, double error, const struct dsa_interval *interval, const char *unit)
 {
-	dsa_text_add(text, "<span>");
+	dsa_text_add(text, "</strong> <span>");
 	if (isfinite(error)) {
 		dsa_text_add(text, "± ");
 		dsa_text_error(text, error);
@@ -134,7 +45,7 @@ static void tile_error(struct dsa_text *text, double error, const struct dsa_int
 		dsa_text_add(text, " to ");
 		dsa_text_figure(text, interval->high);
 	}
-	dsa_text_add(text, "</span></dd></div>\n");
+	dsa_text_add(text, "</span></li>\n");
 }
 
 void html_tiles(struct dsa_text *text, const struct dsa_results *results)
@@ -143,11 +54,11 @@ void html_tiles(struct dsa_text *text, const struct dsa_results *results)
 	const struct dsa_quality *quality = heldout ? &results->heldout : &results->quality;
 	struct dsa_gain rows[DSA_GAIN_ROWS];
 	int gains = dsa_gain_table(results, rows);
-	dsa_text_add(text, "<dl class=\"tiles\">\n");
+	dsa_text_add(text, "<ul class=\"tiles\">\n");
 	tile_begin(text, "Indexers kept");
-	dsa_text_printf(text, "%d of %d<span>", results->layers - dsa_pattern_shared(results->pattern),
+	dsa_text_printf(text, "%d of %d</strong> <span>", results->layers - dsa_pattern_shared(results->pattern),
 	                results->layers);
-	dsa_text_printf(text, "%d shared</span></dd></div>\n", dsa_pattern_shared(results->pattern));
+	dsa_text_printf(text, "%d shared</span></li>\n", dsa_pattern_shared(results->pattern));
 	tile_begin(text, heldout ? "Mean KL, held-out" : "Mean KL, calibration");
 	dsa_text_figure(text, quality->documents ? quality->kl : NAN);
 	tile_error(text, quality->kl_se, &quality->kl_ci, "nats");
@@ -155,16 +66,16 @@ void html_tiles(struct dsa_text *text, const struct dsa_results *results)
 	dsa_text_figure(text, quality->documents ? quality->nll_delta : NAN);
 	tile_error(text, quality->nll_delta_se, &quality->nll_delta_ci, "nats");
 	tile_begin(text, heldout ? "Top-1, held-out" : "Top-1, calibration");
-	percent(text, quality->documents ? quality->top1 : NAN);
-	dsa_text_add(text, "<span>same most likely token</span></dd></div>\n");
+	html_percent(text, quality->documents ? quality->top1 : NAN);
+	dsa_text_add(text, "</strong> <span>same most likely token</span></li>\n");
 	if (gains) {
 		const struct dsa_gain *longest = &rows[gains - 1];
 		tile_begin(text, "Prefill arithmetic saved");
-		dsa_text_printf(text, "%.0f%%<span>of FLOPs at ", 100 * (1 - 1 / longest->prefill));
+		dsa_text_printf(text, "%.0f%%</strong> <span>of FLOPs at ", 100 * (1 - 1 / longest->prefill));
 		html_count(text, longest->context);
-		dsa_text_add(text, " tokens</span></dd></div>\n");
+		dsa_text_add(text, " tokens</span></li>\n");
 	}
-	dsa_text_add(text, "</dl>\n");
+	dsa_text_add(text, "</ul>\n");
 }
 
 void html_baselines(struct dsa_text *text, const struct dsa_results *results)
@@ -172,7 +83,7 @@ void html_baselines(struct dsa_text *text, const struct dsa_results *results)
 	const char *const columns[] = {
 	    "Pattern",          "kept",       quality_columns[0], quality_columns[1], quality_columns[2],
 	    quality_columns[3], "held-out KL"};
-	TABLE_BEGIN(text, "Patterns compared", columns);
+	HTML_TABLE_BEGIN(text, "Patterns compared", columns);
 	for (int i = -1; i < results->baseline_count; i++) {
 		const struct dsa_result_baseline own = {.name = "this pattern",
 		                                        .pattern = results->pattern,
@@ -180,95 +91,13 @@ void html_baselines(struct dsa_text *text, const struct dsa_results *results)
 		                                        .heldout = results->heldout};
 		const struct dsa_result_baseline *row = i < 0 ? &own : &results->baselines[i];
 		dsa_text_add(text, i < 0 ? "<tr class=\"emitted\">" : "<tr>");
-		name_cell(text, row->name);
+		html_name_head(text, row->name);
 		html_int_cell(text, results->layers - dsa_pattern_shared(row->pattern));
 		quality_cells(text, &row->calibration);
 		html_measure_cell(text, row->heldout.documents ? row->heldout.kl : NAN, row->heldout.kl_se);
 		dsa_text_add(text, "</tr>\n");
 	}
-	table_end(text);
-}
-
-void html_steps(struct dsa_text *text, const struct dsa_results *results)
-{
-	const char *const columns[] = {"Step", "flip",  "kept",       "KL",        "held-out KL",
-	                               "ΔNLL", "top-1", "candidates", "runner-up", "bounds"};
-	const struct dsa_trace *trace = &results->trace;
-	if (!trace->count)
-		return;
-	TABLE_BEGIN(text, "Steps of the search", columns);
-	for (int i = 0; i < trace->count; i++) {
-		const struct dsa_step *step = &trace->steps[i];
-		const struct dsa_candidate *second = NULL;
-		for (int c = 0; c < step->candidate_count; c++)
-			/* Who left a race early has figures over fewer documents, which do not compare. */
-			if (step->candidates[c].layer != step->flip && isnan(step->candidates[c].bound) &&
-			    (!second || step->candidates[c].objective < second->objective))
-				second = &step->candidates[c];
-		bool emitted = !strcmp(step->pattern, results->pattern);
-		dsa_text_add(text, emitted              ? "<tr class=\"emitted\">"
-		                   : i > trace->emitted ? "<tr class=\"past\">"
-		                                        : "<tr>");
-		dsa_text_printf(text, "<td>%d</td><td>%d</td><td>%d</td>", step->step, step->flip,
-		                results->layers - dsa_pattern_shared(step->pattern));
-		html_measure_cell(text, step->calibration.kl, step->calibration.kl_se);
-		html_measure_cell(text, step->heldout.documents ? step->heldout.kl : NAN, step->heldout.kl_se);
-		html_figure_cell(text, step->calibration.nll_delta);
-		percent_cell(text, step->calibration.top1);
-		dsa_text_printf(text, "<td>%d</td><td>", step->candidate_count);
-		if (second) {
-			dsa_text_printf(text, "%d: ", second->layer);
-			dsa_text_figure(text, second->kl);
-		} else {
-			dsa_text_add(text, "–");
-		}
-		dsa_text_add(text, "</td><td>");
-		if (step->broken)
-			dsa_text_printf(text, "breaks %s", dsa_bound_name(step->broken));
-		else
-			dsa_text_add(text, emitted ? "holds, emitted" : "holds");
-		dsa_text_add(text, "</td></tr>\n");
-	}
-	table_end(text);
-	dsa_text_add(text, "<p class=\"soft\">Every candidate of every step is in trace.csv.</p>\n");
-}
-
-static const struct dsa_step *step_with(const struct dsa_trace *trace, int shared)
-{
-	for (int i = 0; i < trace->count; i++)
-		if (dsa_pattern_shared(trace->steps[i].pattern) == shared)
-			return &trace->steps[i];
-	return NULL;
-}
-
-void html_refined(struct dsa_text *text, const struct dsa_results *results)
-{
-	const char *const columns[] = {
-	    "Kept", "greedy KL", "refined KL", "difference", "greedy held-out KL", "refined held-out KL", "bounds"};
-	const struct dsa_refinement *refinement = &results->refinement;
-	if (!refinement->count)
-		return;
-	dsa_text_add(text, "<h3>Better than greedy at the same number of indexers</h3>\n");
-	TABLE_BEGIN(text, "Patterns found by exchanging layers", columns);
-	for (int i = 0; i < refinement->count; i++) {
-		const struct dsa_refined *refined = &refinement->best[i];
-		const struct dsa_step *step = step_with(&results->trace, refined->shared);
-		bool emitted = !strcmp(refined->pattern, results->pattern);
-		dsa_text_add(text, emitted ? "<tr class=\"emitted\">" : "<tr>");
-		dsa_text_printf(text, "<td>%d</td>", results->layers - refined->shared);
-		html_figure_cell(text, step ? step->calibration.kl : NAN);
-		html_measure_cell(text, refined->calibration.kl, refined->calibration.kl_se);
-		html_measure_cell(text, refined->difference, refined->difference_se);
-		html_figure_cell(text, step && step->heldout.documents ? step->heldout.kl : NAN);
-		html_measure_cell(text, refined->heldout.documents ? refined->heldout.kl : NAN, refined->heldout.kl_se);
-		dsa_text_add(text, "<td>");
-		if (refined->broken)
-			dsa_text_printf(text, "breaks %s", dsa_bound_name(refined->broken));
-		else
-			dsa_text_add(text, emitted ? "holds, emitted" : "holds");
-		dsa_text_add(text, "</td></tr>\n");
-	}
-	table_end(text);
+	html_table_end(text);
 }
 
 void html_corpora(struct dsa_text *text, const struct dsa_results *results)
@@ -279,23 +108,23 @@ void html_corpora(struct dsa_text *text, const struct dsa_results *results)
 	                             "not scored", "cut to context", "tokens",    "scored",      "SHA-256"};
 	if (!results->corpus_count)
 		return;
-	dsa_text_add(text, "<section>\n<h2>Corpora</h2>\n");
-	TABLE_BEGIN(text, "Quality by corpus", figures);
+	html_section(text, "corpora", "Corpora");
+	HTML_TABLE_BEGIN(text, "Quality by corpus", figures);
 	for (int i = 0; i < results->corpus_count; i++) {
 		const struct dsa_result_corpus *corpus = &results->corpora[i];
 		dsa_text_add(text, "<tr>");
-		name_cell(text, corpus->name);
+		html_name_head(text, corpus->name);
 		quality_cells(text, &corpus->calibration);
 		html_measure_cell(text, corpus->heldout.documents ? corpus->heldout.kl : NAN, corpus->heldout.kl_se);
 		html_figure_cell(text, corpus->noise_floor);
 		dsa_text_add(text, "</tr>\n");
 	}
-	table_end(text);
-	TABLE_BEGIN(text, "Contents of each corpus", facts);
+	html_table_end(text);
+	HTML_TABLE_BEGIN(text, "Contents of each corpus", facts);
 	for (int i = 0; i < results->corpus_count; i++) {
 		const struct dsa_result_corpus *corpus = &results->corpora[i];
 		dsa_text_add(text, "<tr>");
-		name_cell(text, corpus->name);
+		html_name_head(text, corpus->name);
 		html_figure_cell(text, corpus->weight);
 		html_int_cell(text, corpus->documents);
 		html_int_cell(text, corpus->documents_calibration);
@@ -310,8 +139,8 @@ void html_corpora(struct dsa_text *text, const struct dsa_results *results)
 		dsa_text_markup_cut(text, corpus->digest, 12);
 		dsa_text_add(text, "</code></td></tr>\n");
 	}
-	table_end(text);
-	dsa_text_add(text, "</section>\n");
+	html_table_end(text);
+	dsa_text_add(text, "<p class=\"soft\">Also in corpora.csv.</p>\n</section>\n");
 }
 
 static void position_rows(struct dsa_text *text, const char *name, const struct dsa_quality *quality)
@@ -319,7 +148,7 @@ static void position_rows(struct dsa_text *text, const char *name, const struct 
 	for (int i = 0; i < quality->positions; i++) {
 		const struct dsa_quality_at *at = &quality->by_position[i];
 		dsa_text_add(text, "<tr>");
-		name_cell(text, name);
+		html_name_head(text, name);
 		dsa_text_add(text, "<td>");
 		html_count(text, at->from);
 		dsa_text_add(text, " – ");
@@ -329,7 +158,7 @@ static void position_rows(struct dsa_text *text, const char *name, const struct 
 		html_figure_cell(text, at->kl);
 		html_figure_cell(text, at->kl_p99);
 		html_figure_cell(text, at->nll_delta);
-		percent_cell(text, at->top1);
+		html_percent_cell(text, at->top1);
 		dsa_text_add(text, "</tr>\n");
 	}
 }
@@ -339,17 +168,17 @@ void html_positions(struct dsa_text *text, const struct dsa_results *results)
 	const char *const columns[] = {"Corpus", "positions", "scored tokens", "KL", "KL p99", "ΔNLL", "top-1"};
 	if (!results->quality.positions)
 		return;
+	html_section(text, "positions", "By position");
 	dsa_text_add(text,
-	             "<section>\n<h2>By position</h2>\n"
 	             "<p class=\"soft\">Calibration documents. Positions before K are the same under every pattern and "
 	             "are not counted.</p>\n");
-	TABLE_BEGIN(text, "Quality by position", columns);
+	HTML_TABLE_BEGIN(text, "Quality by position", columns);
 	if (results->corpus_count != 1)
 		position_rows(text, "all", &results->quality);
 	for (int i = 0; i < results->corpus_count; i++)
 		position_rows(text, results->corpora[i].name, &results->corpora[i].calibration);
-	table_end(text);
-	dsa_text_add(text, "</section>\n");
+	html_table_end(text);
+	dsa_text_add(text, "<p class=\"soft\">Also in positions.csv, with the held-out documents.</p>\n</section>\n");
 }
 
 void html_gain(struct dsa_text *text, const struct dsa_results *results)
@@ -359,24 +188,24 @@ void html_gain(struct dsa_text *text, const struct dsa_results *results)
 	int count = dsa_gain_table(results, rows);
 	if (!count)
 		return;
+	html_section(text, "gain", "Expected gain");
 	dsa_text_add(text,
-	             "<section>\n<h2>Expected gain</h2>\n"
 	             "<p class=\"soft\">From the FLOPs of the model's shape, not from a clock: an upper bound wherever "
 	             "memory traffic, communication or launches limit.</p>\n");
-	TABLE_BEGIN(text, "Expected gain by context length", columns);
+	HTML_TABLE_BEGIN(text, "Expected gain by context length", columns);
 	for (int i = 0; i < count; i++) {
 		dsa_text_add(text, "<tr>");
-		html_int_cell(text, rows[i].context);
-		percent_cell(text, rows[i].indexer_share);
+		html_int_head(text, rows[i].context);
+		html_percent_cell(text, rows[i].indexer_share);
 		dsa_text_printf(text, "<td>%.2f×</td><td>%.2f×</td></tr>\n", rows[i].prefill, rows[i].decode);
 	}
-	table_end(text);
+	html_table_end(text);
 	dsa_text_add(text, "</section>\n");
 }
 
 void html_engines(struct dsa_text *text, const struct dsa_results *results)
 {
-	dsa_text_add(text, "<section>\n<h2>For the serving engine</h2>\n");
+	html_section(text, "engines", "For the serving engine");
 	for (int e = 0; e < DSA_ENGINES; e++) {
 		struct dsa_export export;
 		enum dsa_engine engine = (enum dsa_engine)e;
@@ -401,7 +230,7 @@ void html_engines(struct dsa_text *text, const struct dsa_results *results)
 static void fact(struct dsa_text *text, const char *name, const char *value)
 {
 	dsa_text_printf(text, "<dt>%s</dt><dd><bdi>", name);
-	dsa_text_markup_cut(text, value ? value : "–", NAME_TITLE);
+	dsa_text_markup_cut(text, value ? value : "–", FACT_SHOWN);
 	dsa_text_add(text, "</bdi></dd>\n");
 }
 
@@ -410,7 +239,8 @@ void html_provenance(struct dsa_text *text, const struct dsa_results *results)
 	const struct dsa_result_work *work = &results->work;
 	const struct dsa_provenance *provenance = &results->provenance;
 	char digits[64];
-	dsa_text_add(text, "<section>\n<h2>Provenance</h2>\n<dl class=\"facts\">\n");
+	html_section(text, "provenance", "Provenance");
+	dsa_text_add(text, "<dl class=\"facts\">\n");
 	fact(text, "model", results->model_name);
 	fact(text, "architecture", results->architecture);
 	fact(text, "fingerprint", results->fingerprint);

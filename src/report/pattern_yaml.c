@@ -154,6 +154,7 @@ static void put_model(struct writer *writer, const struct dsa_results *results)
 	put_int(writer, "layers", results->layers);
 	put_int(writer, "index_topk", results->topk);
 	put_text(writer, "fingerprint", results->fingerprint);
+	put_text(writer, "tokenizer", results->tokenizer);
 	map_end(writer);
 }
 
@@ -173,6 +174,8 @@ static void put_corpora(struct writer *writer, const struct dsa_results *results
 		map_end(writer);
 	}
 	list_end(writer);
+	put_int(writer, "max_tokens", results->max_tokens);
+	put_real(writer, "holdout", results->holdout);
 }
 
 static void put_pattern(struct writer *writer, const struct dsa_results *results)

@@ -156,6 +156,7 @@ static enum dsa_status read_head(const struct reader *reader, const struct dsa_y
 	    (status = read_text(reader, model, "name", &results->model_name)) ||
 	    (status = read_text(reader, model, "architecture", &results->architecture)) ||
 	    (status = read_text(reader, model, "fingerprint", &results->fingerprint)) ||
+	    (status = read_text(reader, model, "tokenizer", &results->tokenizer)) ||
 	    (status = read_int(reader, model, "index_topk", 0, 0, &results->topk)) ||
 	    (status = read_int(reader, model, "layers", 0, results->layers, &layers)))
 		return status;
@@ -204,8 +205,14 @@ static enum dsa_status read_corpora(const struct reader *reader, const struct ds
 	    (status = dsa_yaml_child(quality, reader->place, "corpora", DSA_YAML_LIST, &figures, reader->err)) ||
 	    (status = read_quality(reader, quality, "calibration", &results->quality)) ||
 	    (status = read_quality(reader, quality, "heldout", &results->heldout)) ||
-	    (status = read_real(reader, root, "noise_floor", &results->noise_floor)))
+	    (status = read_real(reader, root, "noise_floor", &results->noise_floor)) ||
+	    (status = read_real(reader, root, "holdout", &results->holdout)) ||
+	    (status =
+	         dsa_yaml_int(root, reader->place, "max_tokens", 0, INT64_MAX, 0, &results->max_tokens, reader->err)))
 		return status;
+	if (results->holdout < 0 || results->holdout > 0.9)
+		return dsa_fail(reader->err, DSA_E_INPUT, "%s: holdout is %g, expected 0 to 0.9", reader->place,
+		                results->holdout);
 	if (!corpora || !corpora->count)
 		return DSA_OK;
 	if (corpora->count > 4096)

@@ -145,6 +145,7 @@ static void put_model(struct dsa_json_writer *writer, const struct dsa_results *
 	dsa_json_put_text(writer, "name", results->model_name);
 	dsa_json_put_text(writer, "architecture", results->architecture);
 	dsa_json_put_text(writer, "fingerprint", results->fingerprint);
+	dsa_json_put_text(writer, "tokenizer", results->tokenizer);
 	dsa_json_put_int(writer, "hidden", results->hidden);
 	dsa_json_put_int(writer, "heads", results->heads);
 	dsa_json_put_int(writer, "index_heads", results->index_heads);
@@ -330,6 +331,15 @@ static void put_triangle(struct dsa_json_writer *writer, const char *key, const 
 	dsa_json_end(writer);
 }
 
+/* The sums over documents behind the errors of one slot; `documents` is written by the caller. */
+static void put_overlap_sums(struct dsa_json_writer *writer, const struct dsa_overlap *overlap, size_t slot)
+{
+	size_t square = (size_t)overlap->layers * (size_t)overlap->layers;
+	dsa_json_put_real(writer, "weight2", overlap->weight2[slot]);
+	put_triangle(writer, "squared", overlap->squared + slot * square, overlap->layers);
+	put_triangle(writer, "crossed", overlap->crossed + slot * square, overlap->layers);
+}
+
 static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results *results, struct dsa_text *scratch)
 {
 	const struct dsa_overlap *overlap = &results->overlap;
@@ -354,6 +364,9 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 			put_matrix(writer, "overlap", overlap, c, p);
 			if (overlap->has_plain)
 				put_plain(writer, "with_f32", results, c, p);
+			size_t slot = (size_t)c * DSA_OVERLAP_SLOTS + (size_t)p;
+			dsa_json_put_int(writer, "documents", overlap->documents[slot]);
+			put_overlap_sums(writer, overlap, slot);
 			dsa_json_end(writer);
 		}
 		dsa_json_end(writer);
@@ -362,9 +375,11 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 	dsa_json_object(writer, "overlap_documents");
 	for (int c = 0; c < overlap->corpora; c++) {
 		dsa_json_object(writer, unique_name(scratch, results->corpora[c].name, earlier_corpora(results, c)));
-		dsa_json_put_int(writer, "documents", overlap->documents[c]);
+		size_t slot = (size_t)c * DSA_OVERLAP_SLOTS + DSA_POSITION_BUCKETS;
+		dsa_json_put_int(writer, "documents", overlap->documents[slot]);
 		put_triangle(writer, "sum", overlap->sum + (size_t)c * square, overlap->layers);
 		put_triangle(writer, "sum2", overlap->sum2 + (size_t)c * square, overlap->layers);
+		put_overlap_sums(writer, overlap, slot);
 		dsa_json_end(writer);
 	}
 	dsa_json_end(writer);
@@ -405,6 +420,7 @@ static void put_settings(struct dsa_json_writer *writer, const struct dsa_result
 {
 	put_model(writer, results);
 	dsa_json_put_int(writer, "context", results->context);
+	dsa_json_put_int(writer, "max_tokens", results->max_tokens);
 	dsa_json_put_uint(writer, "seed", results->seed);
 	dsa_json_put_real(writer, "holdout", results->holdout);
 	dsa_json_put_text(writer, "search", results->search);

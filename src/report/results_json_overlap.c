@@ -4,7 +4,7 @@
 
 #include "results_reader.h"
 
-/* Most bytes of overlap counts a file can make us allocate: 26 corpora of 78 layers are 30 MB. */
+/* Most bytes of overlap counts a file can make us allocate: 26 corpora of 78 layers are 96 MB. */
 static const size_t overlap_limit = (size_t)1 << 30;
 
 /* Row `row` of a matrix, `columns` numbers long; every one of them checked. */
@@ -45,6 +45,42 @@ static enum dsa_status read_plain(const struct results_reader *reader, const jso
 	return DSA_OK;
 }
 
+static enum dsa_status read_triangle(const struct results_reader *reader, const json_t *object, const char *place,
+                                     const char *key, double *out)
+{
+	const json_t *matrix, *row;
+	int layers = reader->results->layers;
+	enum dsa_status status = reader_array(reader, object, place, key, (size_t)layers, &matrix);
+	if (status || !matrix)
+		return status;
+	for (int i = 0; i < layers; i++) {
+		if ((status = matrix_row(reader, matrix, place, i, layers - i, &row)))
+			return status;
+		for (int j = i; j < layers; j++) {
+			double sum = json_number_value(json_array_get(row, (size_t)(j - i)));
+			out[(size_t)i * (size_t)layers + (size_t)j] = sum;
+		}
+	}
+	return DSA_OK;
+}
+
+/* The sums over documents behind the errors of one slot. A file from before they were written has none. */
+static enum dsa_status read_sums(const struct results_reader *reader, const json_t *object, const char *place,
+                                 size_t slot)
+{
+	struct dsa_overlap *overlap = &reader->results->overlap;
+	size_t square = (size_t)overlap->layers * (size_t)overlap->layers;
+	enum dsa_status status =
+	    reader_int(reader, object, place, "documents", 0, INT_MAX, 0, &overlap->documents[slot]);
+	if (!status)
+		status = dsa_json_real(object, place, "weight2", 0, &overlap->weight2[slot], reader->err);
+	if (!status)
+		status = read_triangle(reader, object, place, "squared", overlap->squared + slot * square);
+	if (!status)
+		status = read_triangle(reader, object, place, "crossed", overlap->crossed + slot * square);
+	return status;
+}
+
 static enum dsa_status read_bucket(const struct results_reader *reader, const json_t *object, const char *place,
                                    int corpus)
 {
@@ -80,26 +116,9 @@ static enum dsa_status read_bucket(const struct results_reader *reader, const js
 			    llround(share * (double)queries * (double)reader->results->topk);
 		}
 	}
-	return read_plain(reader, object, place, queries, overlap->plain + at * (size_t)layers);
-}
-
-static enum dsa_status read_triangle(const struct results_reader *reader, const json_t *object, const char *place,
-                                     const char *key, double *out)
-{
-	const json_t *matrix, *row;
-	int layers = reader->results->layers;
-	enum dsa_status status = reader_array(reader, object, place, key, (size_t)layers, &matrix);
-	if (status || !matrix)
+	if ((status = read_plain(reader, object, place, queries, overlap->plain + at * (size_t)layers)))
 		return status;
-	for (int i = 0; i < layers; i++) {
-		if ((status = matrix_row(reader, matrix, place, i, layers - i, &row)))
-			return status;
-		for (int j = i; j < layers; j++) {
-			double sum = json_number_value(json_array_get(row, (size_t)(j - i)));
-			out[(size_t)i * (size_t)layers + (size_t)j] = sum;
-		}
-	}
-	return DSA_OK;
+	return read_sums(reader, object, place, (size_t)corpus * DSA_OVERLAP_SLOTS + (size_t)bucket);
 }
 
 enum dsa_status results_read_overlap(const struct results_reader *reader, const json_t *root)
@@ -119,7 +138,7 @@ enum dsa_status results_read_overlap(const struct results_reader *reader, const 
 	if (json_object_size(positions) != corpora)
 		return dsa_fail(reader->err, DSA_E_INPUT, "%s: overlap_by_position has %zu corpora, expected %zu",
 		                reader->place, json_object_size(positions), corpora);
-	if (corpora > overlap_limit / (square * DSA_POSITION_BUCKETS * sizeof(int64_t)))
+	if (corpora > overlap_limit / (square * 3 * DSA_OVERLAP_SLOTS * sizeof(int64_t)))
 		return dsa_fail(reader->err, DSA_E_INPUT,
 		                "%s: overlap of %zu corpora and %d layers is more than a file may hold", reader->place,
 		                corpora, results->layers);
@@ -137,9 +156,9 @@ enum dsa_status results_read_overlap(const struct results_reader *reader, const 
 				return status;
 		reader_below(inner, reader->place, "overlap_documents");
 		if ((status = reader_object(reader, documents, inner, name, &facts)) ||
-		    (status = reader_int(reader, facts, inner, "documents", 0, INT_MAX, 0, &overlap->documents[c])) ||
 		    (status = read_triangle(reader, facts, inner, "sum", overlap->sum + (size_t)c * square)) ||
-		    (status = read_triangle(reader, facts, inner, "sum2", overlap->sum2 + (size_t)c * square)))
+		    (status = read_triangle(reader, facts, inner, "sum2", overlap->sum2 + (size_t)c * square)) ||
+		    (status = read_sums(reader, facts, inner, (size_t)c * DSA_OVERLAP_SLOTS + DSA_POSITION_BUCKETS)))
 			return status;
 	}
 	return DSA_OK;

@@ -170,7 +170,8 @@ static enum dsa_status read_model(const struct results_reader *reader, const jso
 	reader_below(inner, reader->place, "model");
 	if ((status = reader_text(reader, object, inner, "name", &results->model_name)) ||
 	    (status = reader_text(reader, object, inner, "architecture", &results->architecture)) ||
-	    (status = reader_text(reader, object, inner, "fingerprint", &results->fingerprint)))
+	    (status = reader_text(reader, object, inner, "fingerprint", &results->fingerprint)) ||
+	    (status = reader_text(reader, object, inner, "tokenizer", &results->tokenizer)))
 		return status;
 	for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
 		if ((status = reader_int(reader, object, inner, dims[i].key, 0, INT_MAX, 0, dims[i].value)))
@@ -501,6 +502,7 @@ static enum dsa_status read_head(const struct results_reader *reader, const json
 	    (status = dsa_json_real(root, reader->place, "epsilon", NAN, &results->epsilon, reader->err)) ||
 	    (status = dsa_json_real(root, reader->place, "refine_work", NAN, &results->refine_work, reader->err)) ||
 	    (status = reader_int(reader, root, reader->place, "context", 0, INT_MAX, 0, &results->context)) ||
+	    (status = reader_count(reader, root, reader->place, "max_tokens", &results->max_tokens)) ||
 	    (status = reader_uint(reader, root, reader->place, "seed", &results->seed)) ||
 	    (status = dsa_json_real(root, reader->place, "holdout", NAN, &results->holdout, reader->err)) ||
 	    (status = dsa_json_text(root, reader->place, "objective", "kl", &objective, reader->err)))

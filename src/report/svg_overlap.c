@@ -6,11 +6,13 @@
 
 enum { LEFT = 66, TOP = 40, SIDE = 620 };
 
-/* Five anchors of viridis, a perceptually even map, joined by straight lines in sRGB. value in 0 … 1. */
+/* Five anchors of viridis, a perceptually even map, joined by straight lines in sRGB. */
+static const int anchors[5][3] = {
+    {0x44, 0x01, 0x54}, {0x3b, 0x52, 0x8b}, {0x21, 0x91, 0x8c}, {0x5e, 0xc9, 0x62}, {0xfd, 0xe7, 0x25}};
+
+/* value in 0 … 1. */
 static void colour(double value, char out[8])
 {
-	static const int anchors[5][3] = {
-	    {0x44, 0x01, 0x54}, {0x3b, 0x52, 0x8b}, {0x21, 0x91, 0x8c}, {0x5e, 0xc9, 0x62}, {0xfd, 0xe7, 0x25}};
 	int rgb[3];
 	double at = fmin(fmax(value, 0), 1) * 4;
 	int from = at >= 4 ? 3 : (int)at;
@@ -19,11 +21,33 @@ static void colour(double value, char out[8])
 	snprintf(out, 8, "#%02x%02x%02x", (unsigned)rgb[0] & 255, (unsigned)rgb[1] & 255, (unsigned)rgb[2] & 255);
 }
 
-static void draw_cells(struct dsa_text *text, const struct dsa_results *results, int corpus, double cell, bool titles)
+static void draw_title(struct dsa_text *text, const struct dsa_overlap *overlap, int corpus, int i, int j)
+{
+	double value = dsa_overlap_at(overlap, corpus, -1, i, j);
+	struct dsa_interval interval = dsa_overlap_interval(overlap, corpus, -1, i, j);
+	dsa_text_printf(text, "<title>%d, %d: ", i, j);
+	if (isfinite(value))
+		dsa_text_printf(text, "%.3f", value);
+	if (isfinite(interval.low) && i != j)
+		dsa_text_printf(text, " (95%%: %.3f to %.3f)", interval.low, interval.high);
+	dsa_text_add(text, "</title>");
+}
+
+/* Alone, every cell has its tooltip; in the page the script reads cells out, and finds here where they lie. */
+static void draw_cells(struct dsa_text *text, const struct dsa_results *results, int corpus, double cell,
+                       bool standalone)
 {
 	const struct dsa_overlap *overlap = &results->overlap;
 	char fill[8];
-	dsa_text_add(text, "<g shape-rendering=\"crispEdges\">\n");
+	dsa_text_printf(text, "<g class=\"cells\" shape-rendering=\"crispEdges\"");
+	if (!standalone) {
+		dsa_text_printf(text, " data-left=\"%d\" data-top=\"%d\" data-cell=\"%g\" data-colours=\"", LEFT, TOP,
+		                cell);
+		for (int a = 0; a < 5; a++)
+			dsa_text_printf(text, "%s%d,%d,%d", a ? " " : "", anchors[a][0], anchors[a][1], anchors[a][2]);
+		dsa_text_add(text, "\"");
+	}
+	dsa_text_add(text, ">\n");
 	for (int i = 0; i < overlap->layers; i++) {
 		dsa_text_printf(text, "<g transform=\"translate(%d %.1f)\">", LEFT, TOP + i * cell);
 		for (int j = 0; j < overlap->layers; j++) {
@@ -35,14 +59,10 @@ static void draw_cells(struct dsa_text *text, const struct dsa_results *results,
 			} else {
 				dsa_text_add(text, "class=\"unknown\"");
 			}
-			if (titles) {
-				dsa_text_printf(text, "><title>%d, %d: ", i, j);
-				if (isfinite(value))
-					dsa_text_printf(text, "%.3f", value);
-				double se = dsa_overlap_se(overlap, corpus, i, j);
-				if (isfinite(se) && i != j)
-					dsa_text_printf(text, " ± %.3f", se);
-				dsa_text_add(text, "</title></path>");
+			if (standalone) {
+				dsa_text_add(text, ">");
+				draw_title(text, overlap, corpus, i, j);
+				dsa_text_add(text, "</path>");
 			} else {
 				dsa_text_add(text, "/>");
 			}
@@ -86,11 +106,11 @@ static void draw_bar(struct dsa_text *text, double x, double height)
 	}
 	dsa_text_printf(text,
 	                "<text x=\"%.1f\" y=\"%.1f\" transform=\"rotate(90 %.1f %.1f)\" class=\"soft\" "
-	                "text-anchor=\"middle\">shared share of the K selected positions</text>\n",
+	                "text-anchor=\"middle\">overlap |Ti ∩ Tj| / K</text>\n",
 	                x + 54, TOP + height / 2, x + 54, TOP + height / 2);
 }
 
-void dsa_svg_overlap(struct dsa_text *text, const struct dsa_results *results, int corpus, bool titles, bool standalone)
+void dsa_svg_overlap(struct dsa_text *text, const struct dsa_results *results, int corpus, bool standalone)
 {
 	int layers = results->overlap.layers;
 	/* Whole pixels while they fit: cells of one size, and short coordinates. */
@@ -101,7 +121,7 @@ void dsa_svg_overlap(struct dsa_text *text, const struct dsa_results *results, i
 	double side = cell * layers;
 	char digits[16];
 	svg_open(text, (int)(TOP + side + 16), "How much the selections of two layers have in common", standalone);
-	draw_cells(text, results, corpus, cell, titles);
+	draw_cells(text, results, corpus, cell, standalone);
 	draw_segments(text, results, cell);
 	svg_label(text, LEFT + side / 2, 14, "soft", "middle", "layer j");
 	svg_layer_ticks(text, LEFT, TOP - 8, cell, layers);

@@ -20,19 +20,21 @@ static void draw_row(struct dsa_text *text, const struct row *row, double y, dou
 	dsa_text_add(text, "<title>");
 	dsa_text_markup_cut(text, row->name, 400);
 	dsa_text_add(text, "</title></text>\n");
-	double gap = cell >= 6 ? 1 : 0.4;
+	double gap = cell >= 12 ? 2 : cell >= 6 ? 1 : 0.4;
 	for (int l = 0; l < layers; l++) {
 		bool full = row->pattern[l] == 'F';
-		dsa_text_printf(
-		    text, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"22\" class=\"%s\"><title>layer %d: ",
-		    LEFT + l * cell, y, cell - gap, full ? "full" : "shared", l);
+		/* S cells are lower, so that the strip reads without its colours. */
+		dsa_text_printf(text, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%d\" class=\"%s\">",
+		                LEFT + l * cell + gap / 2, full ? y : y + 8, cell - gap, full ? 22 : 14,
+		                full ? "full" : "shared");
 		if (full)
-			dsa_text_add(text, "full, runs its indexer</title></rect>\n");
+			dsa_text_printf(text, "<title>layer %d: full, runs its indexer</title></rect>\n", l);
 		else
-			dsa_text_printf(text, "shared, uses the selection of layer %d</title></rect>\n",
+			dsa_text_printf(text,
+			                "<title>layer %d: shared, uses the selection of layer %d</title></rect>\n", l,
 			                dsa_pattern_source(row->pattern, l));
-		if (cell >= 14)
-			svg_label(text, LEFT + (l + 0.5) * cell - gap / 2, y + 15, full ? "on-full" : "on-shared",
+		if (cell >= 10)
+			svg_label(text, LEFT + (l + 0.5) * cell, full ? y + 15 : y + 19, full ? "on-full" : "on-shared",
 			          "middle", full ? "F" : "S");
 	}
 	dsa_text_printf(text, "<text x=\"%d\" y=\"%.1f\" class=\"%s\" text-anchor=\"start\">%d kept",
@@ -70,8 +72,8 @@ void dsa_svg_pattern(struct dsa_text *text, const struct dsa_results *results, b
 	double y = height - 10;
 	dsa_text_printf(text, "<rect x=\"%d\" y=\"%.1f\" width=\"11\" height=\"11\" class=\"full\"/>\n", LEFT, y - 10);
 	svg_label(text, LEFT + 17, y, "soft small", "start", "F: full, runs its indexer");
-	dsa_text_printf(text, "<rect x=\"%d\" y=\"%.1f\" width=\"11\" height=\"11\" class=\"shared\"/>\n", LEFT + 170,
-	                y - 10);
+	dsa_text_printf(text, "<rect x=\"%d\" y=\"%.1f\" width=\"11\" height=\"7\" class=\"shared\"/>\n", LEFT + 170,
+	                y - 6);
 	svg_label(text, LEFT + 187, y, "soft small", "start",
 	          "S: shared, reuses the selection of the F layer before it");
 	svg_close(text);

@@ -3,7 +3,7 @@
 #include "dsa/svg.h"
 #include "svg_parts.h"
 
-enum { LEFT = 66, RIGHT = 836, TOP = 14, BOTTOM = 184, HEIGHT = 232 };
+enum { LEFT = 66, RIGHT = 836, TOP = 14, BOTTOM = 184, HEIGHT = 248 };
 
 void dsa_svg_sensitivity(struct dsa_text *text, const struct dsa_results *results, bool standalone)
 {
@@ -36,7 +36,12 @@ void dsa_svg_sensitivity(struct dsa_text *text, const struct dsa_results *result
 		dsa_text_add(text, results->pattern[candidate->layer] == 'F' ? "; kept full</title></rect>\n"
 		                                                             : "; shared</title></rect>\n");
 	}
-	svg_layer_ticks(text, LEFT, BOTTOM + 17, slot, results->layers);
+	/* What became of each layer, in letters: the bars say it by colour and outline only. */
+	for (int l = 0; l < results->layers && slot >= 8; l++)
+		svg_label(text, LEFT + (l + 0.5) * slot, BOTTOM + 14,
+		          results->pattern[l] == 'F' ? "strong tiny" : "soft tiny", "middle",
+		          results->pattern[l] == 'F' ? "F" : "S");
+	svg_layer_ticks(text, LEFT, BOTTOM + 31, slot, results->layers);
 	svg_label(text, (LEFT + RIGHT) / 2.0, HEIGHT - 12, "soft", "middle", "layer");
 	dsa_text_printf(text,
 	                "<text x=\"16\" y=\"%d\" transform=\"rotate(-90 16 %d)\" class=\"soft\" "

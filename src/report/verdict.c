@@ -61,7 +61,7 @@ static void compare(struct dsa_text *text, const struct dsa_results *results, bo
 	double other = judged(&baseline->calibration, &baseline->heldout, on_heldout)->kl;
 	if (!(own > 0) || !isfinite(other))
 		return;
-	dsa_text_add(text, " The baseline ");
+	dsa_text_add(text, "; the baseline ");
 	/* A name is the user's: shortened, so that a sentence stays one. */
 	for (const char *at = baseline->name, *end = at; *at && end - baseline->name < 40; at = end) {
 		dsa_utf8_next(&end);
@@ -71,9 +71,14 @@ static void compare(struct dsa_text *text, const struct dsa_results *results, bo
 	dsa_text_figure(text, other);
 	double ratio = other / own;
 	if (ratio >= 10)
-		dsa_text_printf(text, ": %.0f times as far.", ratio);
+		dsa_text_printf(text, ", %.0f times as far", ratio);
 	else
-		dsa_text_printf(text, ": %.1f times as far.", ratio);
+		dsa_text_printf(text, ", %.1f times as far", ratio);
+}
+
+const char *dsa_verdict_reason(const struct dsa_results *results)
+{
+	return stop_reason(results->trace.stopped_by);
 }
 
 void dsa_verdict_write(struct dsa_text *text, const struct dsa_results *results)
@@ -81,15 +86,16 @@ void dsa_verdict_write(struct dsa_text *text, const struct dsa_results *results)
 	int shared = dsa_pattern_shared(results->pattern), native = dsa_pattern_shared(results->reference);
 	bool heldout = results->heldout.documents > 0;
 	const struct dsa_quality *quality = judged(&results->quality, &results->heldout, heldout);
+	double budget = results->budget.kl;
 	if (!strcmp(results->pattern, results->reference)) {
-		dsa_text_printf(text, "No layer beyond the %d that share already could be shared.", native);
+		dsa_text_printf(text, "No layer beyond the %d that share already could be shared", native);
 	} else {
 		dsa_text_printf(
-		    text, "%d of %d layers can share the selection of a layer before them, so %d of %d indexers run.",
+		    text, "%d of %d layers can share the selection of a layer before them, so %d of %d indexers run",
 		    shared, results->layers, results->layers - shared, results->layers - native);
 	}
 	if (quality->documents) {
-		dsa_text_printf(text, " On %d %s documents this moves the output by a mean KL of ", quality->documents,
+		dsa_text_printf(text, ": on %d %s documents this moves the output by a mean KL of ", quality->documents,
 		                heldout ? "held-out" : "calibration");
 		dsa_text_figure(text, quality->kl);
 		if (isfinite(quality->kl_se)) {
@@ -97,14 +103,11 @@ void dsa_verdict_write(struct dsa_text *text, const struct dsa_results *results)
 			dsa_text_error(text, quality->kl_se);
 		}
 		dsa_text_add(text, " nats per token");
-		if (results->budget.kl >= 0) {
-			dsa_text_add(text, ", with a budget of ");
-			dsa_text_figure(text, results->budget.kl);
+		if (budget >= 0) {
+			dsa_text_add(text, quality->kl <= budget ? ", within the budget of " : ", over the budget of ");
+			dsa_text_figure(text, budget);
 		}
-		dsa_text_add(text, ".");
 		compare(text, results, heldout);
 	}
-	const char *reason = stop_reason(results->trace.stopped_by);
-	if (*reason)
-		dsa_text_printf(text, " %s", reason);
+	dsa_text_add(text, ".");
 }

@@ -232,6 +232,100 @@ static void bounds_follow_the_formula_and_end_at_the_truth(void **state)
 	dsa_arena_release(&arena);
 }
 
+/* Documents [from, to) of candidate i: a figure of `mean` and as much noise, which alternates. */
+static void see(struct dsa_measure *measure, int from, int to, double mean, double noise)
+{
+	for (int d = from; d < to; d++) {
+		measure->totals[d].tokens = 1;
+		measure->totals[d].kl = mean + (d % 2 ? noise : -noise);
+	}
+}
+
+/* B leaves because it can hardly be better than A, who leads; then C leads, and A alone could leave within epsilon of
+ * it, but not with what it owes: B could be better than C by both. */
+static void what_leaves_within_epsilon_never_adds_up_to_more(void **state)
+{
+	(void)state;
+	enum { A, B, C, COUNT, DOCUMENTS = 200 };
+	int corpus_of[DOCUMENTS] = {0};
+	double weight = 1;
+	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS};
+	const struct dsa_evaluator_shape shape = {.corpora = 1, .batches = 1, .batch = &batch};
+	struct dsa_measure m[COUNT];
+	struct dsa_race race;
+	struct dsa_error err;
+	struct dsa_arena arena;
+	dsa_arena_init(&arena);
+	for (int i = 0; i < COUNT; i++)
+		assert_int_equal(dsa_measure_init(&m[i], 1, DOCUMENTS, &weight, corpus_of, &arena, &err), DSA_OK);
+	assert_int_equal(dsa_race_init(&race, &shape, DSA_OBJECTIVE_KL, 0.01, 1, COUNT, &arena, &err), DSA_OK);
+	see(&m[A], 0, 20, 10, 0);
+	see(&m[B], 0, 20, 10.001, 0.5);
+	see(&m[C], 0, 20, 10.001, 1);
+	const double owed = -dsa_race_compare(&race, &m[B], &m[A]).low;
+	assert_true(owed > 0.5 && owed < race.epsilon);
+	assert_true(-dsa_race_compare(&race, &m[C], &m[A]).low > race.epsilon);
+	assert_false(dsa_race_look(&race, m));
+	assert_true(race.leader == A && !race.racing[B] && race.racing[C]);
+	assert_true(race.debt[A] == owed && race.bound[B] == -owed);
+
+	see(&m[A], 20, 40, 10, 0);
+	see(&m[C], 20, 40, 9.99, 1);
+	const double more = -dsa_race_compare(&race, &m[A], &m[C]).low;
+	assert_true(more > 0 && more < race.epsilon && owed + more > race.epsilon);
+	assert_false(dsa_race_look(&race, m));
+	assert_true(race.leader == C && race.racing[A]);
+
+	/* More documents, and both together are within it. */
+	see(&m[A], 40, 150, 10, 0);
+	see(&m[C], 40, 150, 9.99, 1);
+	assert_true(owed - dsa_race_compare(&race, &m[A], &m[C]).low <= race.epsilon);
+	assert_true(dsa_race_look(&race, m));
+	assert_true(race.leader == C && race.debt[C] > owed && race.debt[C] <= race.epsilon);
+	dsa_arena_release(&arena);
+}
+
+/* B leads on the documents that come first, and A leaves since it cannot be better by epsilon; but a document that was
+ * not among them costs B more than all others together. A comes back, and stays, since it is better. */
+static void who_left_for_a_leader_that_gets_worse_is_called_back(void **state)
+{
+	(void)state;
+	enum { A, B, WORST, COUNT, DOCUMENTS = 64, SEEN = 32 };
+	int corpus_of[DOCUMENTS] = {0};
+	double weight = 1;
+	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS};
+	const struct dsa_evaluator_shape shape = {.corpora = 1, .batches = 1, .batch = &batch};
+	struct dsa_measure m[COUNT];
+	struct dsa_race race;
+	struct dsa_error err;
+	struct dsa_arena arena;
+	dsa_arena_init(&arena);
+	for (int i = 0; i < COUNT; i++)
+		assert_int_equal(dsa_measure_init(&m[i], 1, DOCUMENTS, &weight, corpus_of, &arena, &err), DSA_OK);
+	assert_int_equal(dsa_race_init(&race, &shape, DSA_OBJECTIVE_KL, 0.01, 1, COUNT, &arena, &err), DSA_OK);
+	see(&m[A], 0, SEEN, 10, 0.1);
+	see(&m[B], 0, SEEN, 9.99, 0);
+	see(&m[WORST], 0, SEEN, 20, 0.1);
+	assert_true(dsa_race_look(&race, m));
+	assert_true(race.racing[B] && !race.racing[A] && !race.racing[WORST]);
+	assert_false(dsa_race_recall(&race, m)); /* nobody has seen everything */
+	see(&m[B], SEEN, DOCUMENTS - 1, 9.99, 0);
+	see(&m[B], DOCUMENTS - 1, DOCUMENTS, 9.99 + 32, 0);
+	assert_false(dsa_race_recall(&race, m)); /* 10.49: A's 10 is within epsilon */
+	see(&m[B], DOCUMENTS - 1, DOCUMENTS, 9.99 + 128, 0);
+	assert_true(dsa_race_recall(&race, m)); /* 11.99 */
+	assert_true(race.racing[A] && !race.racing[WORST] && race.live == 2);
+	assert_true(isnan(race.bound[A]));
+	/* A look sends it away again only when it no longer is better by its own documents. */
+	see(&m[A], SEEN, SEEN + 8, 10, 0.1);
+	assert_false(dsa_race_look(&race, m));
+	assert_true(race.leader == B && race.racing[A]);
+	see(&m[A], SEEN + 8, SEEN + 24, 14, 0.1);
+	assert_true(dsa_race_look(&race, m));
+	assert_true(race.leader == B && !race.racing[A]);
+	dsa_arena_release(&arena);
+}
+
 /* 64 documents that all cost the same, in one corpus. */
 static void alike(struct toy *toy, const char *reference,
                   double (*kl)(const struct toy *toy, int document, const char *pattern))
@@ -464,6 +558,8 @@ int main(void)
 	    cmocka_unit_test(the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems),
 	    cmocka_unit_test(the_bounds_lose_the_truth_no_more_often_than_they_say),
 	    cmocka_unit_test(bounds_follow_the_formula_and_end_at_the_truth),
+	    cmocka_unit_test(what_leaves_within_epsilon_never_adds_up_to_more),
+	    cmocka_unit_test(who_left_for_a_leader_that_gets_worse_is_called_back),
 	    cmocka_unit_test(the_planted_order_is_found_on_a_part_of_the_documents),
 	    cmocka_unit_test(exact_ties_end_the_race_at_once_and_go_to_the_lower_layer),
 	    cmocka_unit_test(near_ties_run_to_the_end_unless_epsilon_covers_them),

@@ -23,8 +23,8 @@ V32 = os.path.join(TINY, "v32-all-full")  # the same sizes in the other architec
 SHARED = os.path.join(TINY, "glm-types-spared")  # 6 layers, natively FFSFSS, S layers without indexers
 DEEP = os.path.join(TINY, "v32-yarn-mscale")  # 5 layers
 TOPK, VOCAB = 7, 101
-RUN_FILES = ["config.yaml", "journal", "log.txt", "overlap.csv", "pattern.yaml", "report.html", "results.json",
-             "tokens", "trace.csv"]
+RUN_FILES = ["config.yaml", "corpora.csv", "curve.csv", "gain.csv", "journal", "log.txt", "overlap.csv", "pattern.csv",
+             "pattern.yaml", "positions.csv", "report.html", "results.json", "sensitivity.csv", "tokens", "trace.csv"]
 
 
 class Failure(AssertionError):
@@ -161,8 +161,8 @@ def settled(run_directory):
     work = tail.split('"provenance"', 1)[0]
     work = "\n".join(line for line in work.splitlines() if '"seconds"' not in line)
     yaml = read(run_directory, "pattern.yaml").decode().split("\nprovenance:\n", 1)[0]
-    return {"results.json": head + work, "pattern.yaml": yaml, "trace.csv": read(run_directory, "trace.csv"),
-            "overlap.csv": read(run_directory, "overlap.csv"), "tokens": read(run_directory, "tokens")}
+    tables = {name: read(run_directory, name) for name in RUN_FILES if name.endswith(".csv")}
+    return {"results.json": head + work, "pattern.yaml": yaml, "tokens": read(run_directory, "tokens"), **tables}
 
 
 def same_run(found, expected, what):

@@ -141,6 +141,17 @@ def compare_trace(name):
     expect(compared >= len(steps) / 2, f"{name}: only {compared} of {len(steps)} steps could be compared")
 
 
+def test_racing_emits_what_the_exact_search_does():
+    """The default search under the default budget: the same pattern, or one that is as good on held-out documents."""
+    for name in [] if QUICK else CORPORA:
+        raced = results(calibrate(CORPORA[name], "--search", "racing"))
+        ours, theirs = raced["heldout"]["kl"]["mean"], results(whole(name))["heldout"]["kl"]["mean"]
+        print(f"# {name}: racing emits {raced['pattern']} (held-out KL {ours:.4g}), exact {results(whole(name))['pattern']} "
+              f"({theirs:.4g}); {raced['work']['token_layers'] / raced['work']['token_layers_naive']:.3f} of naive", flush=True)
+        expect(raced["pattern"] == results(whole(name))["pattern"] or ours <= 1.05 * theirs,
+               f"{name}: racing's pattern costs {ours:.4g} held out, exact's {theirs:.4g}")
+
+
 def test_trace_of_the_demo_is_that_of_pytorch():
     compare_trace("both")
 

@@ -203,6 +203,8 @@ static inline void fixture_fill(struct dsa_results *results, int layers, const c
 	    .model_name = names[0],
 	    .architecture = "glm_moe_dsa",
 	    .fingerprint = "3fa9c0de00000000000000000000000000000000000000000000000000000001",
+	    .tokenizer = "70ce0000000000000000000000000000000000000000000000000000000000ff",
+	    .max_tokens = 100000,
 	    .context = topk * 16,
 	    .seed = 1,
 	    .holdout = 0.25,

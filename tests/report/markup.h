@@ -99,6 +99,16 @@ static inline bool markup_tag(struct markup *m)
 	return true;
 }
 
+/* Character data as it stands, which the page's script is. */
+static inline bool markup_cdata(struct markup *m)
+{
+	const char *end = strstr(m->at, "]]>");
+	if (!end || !m->depth || strcmp(m->open[m->depth - 1], "script") != 0)
+		return false;
+	m->at = end + 3;
+	return true;
+}
+
 /* Returns the number of elements, or -1 with the fault's place printed. */
 static inline int markup_check(const char *text)
 {
@@ -107,10 +117,11 @@ static inline int markup_check(const char *text)
 		m.at += 16;
 	while (*m.at) {
 		const char *from = m.at;
-		bool fine = *m.at == '<'   ? markup_tag(&m)
-		            : *m.at == '&' ? markup_entity(&m)
-		            : *m.at == '>' ? false
-		                           : markup_character(&m) && (m.depth || *from == '\n');
+		bool fine = !strncmp(m.at, "<![CDATA[", 9) ? markup_cdata(&m)
+		            : *m.at == '<'                 ? markup_tag(&m)
+		            : *m.at == '&'                 ? markup_entity(&m)
+		            : *m.at == '>'                 ? false
+		                                           : markup_character(&m) && (m.depth || *from == '\n');
 		if (!fine) {
 			printf("markup breaks at: %.80s\n", from);
 			return -1;

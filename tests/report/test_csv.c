@@ -103,11 +103,76 @@ static void overlap_has_all_positions_and_each_bucket(void **state)
 	dsa_overlap_csv_write(&text, &results);
 	dsa_text_add(&clean, "'");
 	dsa_text_utf8(&clean, fixture_hostile);
-	assert_int_equal(rows(&text, 8, clean.data), 1 + 2 * 3 * 21);
-	assert_non_null(strstr(text.data, ",64,,6045,0,0,1,0\r\n"));
-	assert_non_null(strstr(text.data, ",64,128,3021,5,5,1,\r\n"));
+	assert_int_equal(rows(&text, 11, clean.data), 1 + 2 * 3 * 21);
+	assert_non_null(strstr(text.data, ",64,,6045,0,0,1,0,3,1,1\r\n"));
+	assert_non_null(strstr(text.data, ",64,128,3021,5,5,1,0,3,1,1\r\n"));
 	dsa_text_release(&text);
 	dsa_text_release(&clean);
+	dsa_arena_release(&arena);
+}
+
+static int lines_with(const char *text, const char *start)
+{
+	int count = 0;
+	for (const char *at = text; (at = strstr(at, "\r\n")); at += 2)
+		count += !strncmp(at + 2, start, strlen(start));
+	return count;
+}
+
+static void every_mark_of_the_figures_has_a_row(void **state)
+{
+	(void)state;
+	struct dsa_arena arena;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	dsa_arena_init(&arena);
+	fixture_fill(&results, 12, fixture_names, &arena);
+	/* Rows behind the header: four patterns of twelve layers; emitted, steps, refined, baselines; the candidates of
+	 * step 1; two corpora on two sides; they and all together, in two buckets; six context lengths. */
+	static const struct {
+		const char *file;
+		int fields, rows;
+	} tables[] = {{"pattern.csv", 4, 48}, {"curve.csv", 23, 1 + 8 + 1 + 2}, {"sensitivity.csv", 7, 11},
+	              {"corpora.csv", 15, 4}, {"positions.csv", 9, 12},         {"gain.csv", 4, 6}};
+	for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
+		const struct dsa_csv_table *table = &dsa_csv_tables[t + 2];
+		assert_string_equal(table->file, tables[t].file);
+		table->write(&text, &results);
+		assert_int_equal(rows(&text, tables[t].fields, NULL), 1 + tables[t].rows);
+		assert_true(fixture_matches_golden(&text, table->file));
+		dsa_text_release(&text);
+	}
+	dsa_curve_csv_write(&text, &results);
+	assert_int_equal(lines_with(text.data, "emitted,"), 1);
+	assert_int_equal(lines_with(text.data, "greedy,"), 8);
+	assert_int_equal(lines_with(text.data, "refined,"), 1);
+	assert_int_equal(lines_with(text.data, "baseline,uniform-1/"), 2);
+	dsa_text_release(&text);
+	dsa_arena_release(&arena);
+}
+
+static void names_stay_fields_in_every_table(void **state)
+{
+	(void)state;
+	struct dsa_arena arena;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	const char *const names[3] = {"m", fixture_hostile, fixture_hostile};
+	int fields;
+	char first[512];
+	dsa_arena_init(&arena);
+	fixture_fill(&results, 6, names, &arena);
+	results.baselines[0].name = fixture_hostile;
+	for (int t = 0; t < DSA_CSV_TABLES; t++) {
+		int columns = 0;
+		dsa_csv_tables[t].write(&text, &results);
+		for (const char *at = text.data; (at = record(at, &fields, first));) {
+			columns = columns ? columns : fields;
+			assert_int_equal(fields, columns);
+			assert_null(strchr("=+@", *first ? *first : 'x'));
+		}
+		dsa_text_release(&text);
+	}
 	dsa_arena_release(&arena);
 }
 
@@ -116,6 +181,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(fields_are_quoted_and_no_formula),
 	    cmocka_unit_test(every_candidate_of_every_step_has_a_row),
+	    cmocka_unit_test(every_mark_of_the_figures_has_a_row),
+	    cmocka_unit_test(names_stay_fields_in_every_table),
 	    cmocka_unit_test(overlap_has_all_positions_and_each_bucket),
 	};
 	return cmocka_run_group_tests_name("csv", tests, NULL, NULL);

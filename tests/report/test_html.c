@@ -62,9 +62,12 @@ static void every_table_row_has_a_cell_per_column(void **state)
 		int columns = occurrences(at, body, "<th scope");
 		assert_true(columns >= 4);
 		for (const char *row = strstr(body, "<tr"); row && row < end; row = strstr(row + 1, "<tr"))
-			assert_int_equal(occurrences(row, strstr(row, "</tr>"), "<td"), columns);
+			assert_int_equal(occurrences(row, strstr(row, "</tr>"), "<td") +
+			                     occurrences(row, strstr(row, "</tr>"), "<th scope=\"row\""),
+			                 columns);
 	}
-	assert_int_equal(tables, 7);
+	/* Seven, one of candidates for each of eight steps, the sensitivities, the overlap of two corpora. */
+	assert_int_equal(tables, 7 + 8 + 1 + 2);
 	dsa_text_release(&text);
 }
 
@@ -78,7 +81,7 @@ static void figures_alone_are_golden_and_well_formed(void **state)
 	dsa_svg_pattern(&text[0], &results, true);
 	dsa_svg_curve(&text[1], &results, true);
 	dsa_svg_sensitivity(&text[2], &results, true);
-	dsa_svg_overlap(&text[3], &results, 0, true, true);
+	dsa_svg_overlap(&text[3], &results, 0, true);
 	for (int i = 0; i < 4; i++) {
 		assert_int_equal(dsa_text_check(&text[i], names[i], NULL), DSA_OK);
 		assert_true(fixture_matches_golden(&text[i], names[i]));
@@ -100,6 +103,74 @@ static void seventy_eight_layers_stay_under_two_megabytes(void **state)
 	dsa_text_release(&text);
 }
 
+/* Thousandths of the value, the low and the high end: as the page's script reads a cell of the data block. */
+static void cell_figures(const char *cells, int layers, int i, int j, int out[3])
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	const char *at = cells + 6 * (i * layers - i * (i - 1) / 2 + j - i);
+	for (int k = 0; k < 3; k++)
+		out[k] = (int)(64 * (strchr(digits, at[2 * k]) - digits) + (strchr(digits, at[2 * k + 1]) - digits));
+}
+
+static void cells_behind_the_switches_are_the_runs(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	fixture_fill(&results, 12, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	const char *at = strstr(text.data, "id=\"overlap-data\">");
+	assert_non_null(at);
+	/* Two corpora, each over all positions and in two buckets. */
+	for (int set = 0; set < 6; set++) {
+		int corpus = set / 3, position = set % 3 - 1;
+		assert_non_null(at = strstr(at, "\"cells\":\""));
+		at += strlen("\"cells\":\"");
+		assert_int_equal(strcspn(at, "\""), 6 * 78);
+		for (int i = 0; i < 12; i++) {
+			for (int j = i; j < 12; j++) {
+				int found[3];
+				struct dsa_interval interval =
+				    dsa_overlap_interval(&results.overlap, corpus, position, i, j);
+				cell_figures(at, 12, i, j, found);
+				assert_int_equal(
+				    found[0], lround(1000 * dsa_overlap_at(&results.overlap, corpus, position, i, j)));
+				assert_int_equal(found[1], lround(1000 * interval.low));
+				assert_int_equal(found[2], lround(1000 * interval.high));
+			}
+		}
+	}
+	assert_null(strstr(at, "\"cells\":"));
+	dsa_text_release(&text);
+}
+
+static void corpora_that_do_not_fit_are_named_as_left_out(void **state)
+{
+	(void)state;
+	struct dsa_results results;
+	struct dsa_text text = {0};
+	fixture_fill(&results, 150, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	/* (150, 150) triangles of two corpora over all positions and two buckets are 68,400 cells. */
+	assert_null(strstr(text.data, "those of further corpora only there"));
+	assert_int_equal(occurrences(text.data, text.data + text.bytes, "\"cells\":"), 6);
+	dsa_text_release(&text);
+	for (int c = 0; c < 2; c++)
+		for (int p = 2; p < 8; p++)
+			results.overlap.queries[c * DSA_POSITION_BUCKETS + p] = 1;
+	dsa_html_write(&text, &results);
+	assert_non_null(strstr(text.data, "those of further corpora only there"));
+	assert_int_equal(occurrences(text.data, text.data + text.bytes, "\"cells\":"), 9);
+	assert_int_equal(occurrences(text.data, text.data + text.bytes, "<option dir="), 1);
+	dsa_text_release(&text);
+	fixture_fill(&results, 162, fixture_names, &arena);
+	dsa_html_write(&text, &results);
+	assert_non_null(strstr(text.data, "Too many layers to draw"));
+	assert_null(strstr(text.data, "overlap-map\""));
+	assert_non_null(strstr(text.data, "Those of the further steps are in trace.csv."));
+	dsa_text_release(&text);
+}
+
 static void hostile_names_stay_text(void **state)
 {
 	(void)state;
@@ -117,7 +188,7 @@ static void hostile_names_stay_text(void **state)
 	    fixture_hostile;
 	dsa_html_write(&text, &results);
 	assert_true(markup_check(text.data) > 500);
-	assert_null(strstr(text.data, "<script"));
+	assert_int_equal(occurrences(text.data, text.data + text.bytes, "<script"), 2);
 	assert_non_null(strstr(text.data, "&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;&#10;&#9;"));
 	dsa_text_release(&text);
 	dsa_svg_pattern(&text, &results, true);
@@ -127,24 +198,43 @@ static void hostile_names_stay_text(void **state)
 	dsa_text_release(&text);
 }
 
-static void the_policy_allows_the_style_sheet_and_nothing_else(void **state)
+/* The hash of what stands between two marks, as the policy must name it. */
+static const char *hash_between(const char *text, const char *from, const char *to, char out[64])
+{
+	uint8_t digest[DSA_HASH_BYTES];
+	const char *start = strstr(text, from) + strlen(from), *end = strstr(start, to);
+	dsa_hash_bytes(start, (size_t)(end - start), digest);
+	memset(out, 0, 64);
+	base64_encode_raw(out, DSA_HASH_BYTES, digest);
+	return end;
+}
+
+static void the_policy_allows_one_style_sheet_one_script_and_nothing_else(void **state)
 {
 	(void)state;
 	struct dsa_results results;
 	struct dsa_text text = {0};
-	uint8_t digest[DSA_HASH_BYTES];
-	char encoded[BASE64_ENCODE_RAW_LENGTH(DSA_HASH_BYTES) + 1] = {0}, policy[128];
+	char style[64], script[64], policy[256];
 	fixture_fill(&results, 12, fixture_names, &arena);
 	dsa_html_write(&text, &results);
-	const char *style = strstr(text.data, "<style>") + strlen("<style>"), *end = strstr(style, "</style>");
-	dsa_hash_bytes(style, (size_t)(end - style), digest);
-	base64_encode_raw(encoded, DSA_HASH_BYTES, digest);
-	snprintf(policy, sizeof policy, "default-src 'none'; style-src 'sha256-%s';", encoded);
+	const char *behind = hash_between(text.data, "<style>", "</style>", style);
+	assert_null(strstr(behind + 1, "<style"));
+	behind = hash_between(text.data, "<script>", "</script>", script);
+	assert_null(strstr(behind, "<script"));
+	snprintf(policy, sizeof policy,
+	         "content=\"default-src 'none'; style-src 'sha256-%s'; script-src 'sha256-%s'; base-uri 'none'; "
+	         "form-action 'none'\"",
+	         style, script);
 	assert_non_null(strstr(text.data, policy));
-	assert_null(strstr(end + 1, "<style"));
 	assert_null(strstr(text.data, " style=\""));
-	assert_null(strstr(text.data, "http://"));
+	for (const char *at = text.data; (at = strstr(at, " on")); at++)
+		assert_true(at[3 + strspn(at + 3, "abcdefghijklmnopqrstuvwxyz")] != '=');
+	assert_null(strstr(text.data, "eval("));
+	assert_null(strstr(text.data, "innerHTML"));
 	assert_null(strstr(text.data, "https://"));
+	/* The one address is SVG's name, which nobody fetches. */
+	assert_int_equal(occurrences(text.data, text.data + text.bytes, "http://"), 1);
+	assert_non_null(strstr(text.data, "'http://www.w3.org/2000/svg'"));
 	dsa_text_release(&text);
 }
 
@@ -160,10 +250,11 @@ static void the_verdict_says_the_numbers(void **state)
 	results.quality.kl = 0.02;
 	dsa_verdict_write(&text, &results);
 	assert_string_equal(
-	    text.data, "4 of 12 layers can share the selection of a layer before them, so 8 of 12 indexers run. On 8 "
-		       "held-out documents this moves the output by a mean KL of 0.0123 ± 0.0011 nats per token, with "
-		       "a budget of 0.0200. The baseline uniform-1/2, with 6 kept, moves it by 0.340: 28 times as "
-		       "far. One more shared layer would break the mean KL budget.");
+	    text.data, "4 of 12 layers can share the selection of a layer before them, so 8 of 12 indexers run: on 8 "
+		       "held-out documents this moves the output by a mean KL of 0.0123 ± 0.0011 nats per token, "
+		       "within the budget of 0.0200; the baseline uniform-1/2, with 6 kept, moves it by 0.340, 28 "
+		       "times as far.");
+	assert_string_equal(dsa_verdict_reason(&results), "One more shared layer would break the mean KL budget.");
 	dsa_text_release(&text);
 	results.pattern = results.reference;
 	results.baseline_count = 0;
@@ -171,6 +262,7 @@ static void the_verdict_says_the_numbers(void **state)
 	results.trace.stopped_by = DSA_BOUND_NONE;
 	dsa_verdict_write(&text, &results);
 	assert_string_equal(text.data, "No layer beyond the 0 that share already could be shared.");
+	assert_string_equal(dsa_verdict_reason(&results), "");
 	dsa_text_release(&text);
 }
 
@@ -203,8 +295,11 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(every_table_row_has_a_cell_per_column, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(figures_alone_are_golden_and_well_formed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(seventy_eight_layers_stay_under_two_megabytes, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(cells_behind_the_switches_are_the_runs, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(corpora_that_do_not_fit_are_named_as_left_out, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(hostile_names_stay_text, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(the_policy_allows_the_style_sheet_and_nothing_else, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(the_policy_allows_one_style_sheet_one_script_and_nothing_else, set_up,
+	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(the_verdict_says_the_numbers, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(a_run_with_nothing_measured_still_gives_a_page, set_up, tear_down),
 	};

@@ -70,7 +70,9 @@ static void what_the_file_says_comes_back(void **state)
 	assert_string_equal(back.model_name, "glm-demo");
 	assert_string_equal(back.architecture, "glm_moe_dsa");
 	assert_string_equal(back.fingerprint, results.fingerprint);
+	assert_string_equal(back.tokenizer, results.tokenizer);
 	assert_int_equal(back.context, 1024);
+	assert_true(back.max_tokens == 100000 && back.holdout == 0.25);
 	assert_true(back.quality.kl == results.quality.kl && back.quality.kl_se == results.quality.kl_se);
 	assert_true(back.quality.kl_ci.low == results.quality.kl_ci.low &&
 	            back.quality.kl_ci.high == results.quality.kl_ci.high);

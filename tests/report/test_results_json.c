@@ -117,8 +117,9 @@ static void everything_a_report_needs_comes_back(void **state)
 			            dsa_overlap_at(&results.overlap, 1, -1, i, j));
 			assert_true(dsa_overlap_at(&back.overlap, 0, 1, i, j) ==
 			            dsa_overlap_at(&results.overlap, 0, 1, i, j));
-			assert_true(dsa_overlap_se(&back.overlap, 0, i, j) ==
-			            dsa_overlap_se(&results.overlap, 0, i, j));
+			for (int p = -1; p < 2; p++)
+				assert_true(dsa_overlap_se(&back.overlap, 0, p, i, j) ==
+				            dsa_overlap_se(&results.overlap, 0, p, i, j));
 		}
 	dsa_text_release(&text);
 }
@@ -153,6 +154,15 @@ static void names_of_the_contract_are_all_there(void **state)
 	json_object_foreach(json_object_get(root, "work"), key, value) last = key;
 	assert_string_equal(last, "seconds");
 	assert_int_equal(json_array_size(json_object_get(json_object_get(root, "overlap"), "legal")), 12);
+	const json_t *slots[2] = {
+	    json_object_get(json_object_get(root, "overlap_documents"), "rag"),
+	    json_array_get(json_object_get(json_object_get(root, "overlap_by_position"), "rag"), 1)};
+	for (int i = 0; i < 2; i++) {
+		assert_true(json_is_integer(json_object_get(slots[i], "documents")));
+		assert_true(json_is_number(json_object_get(slots[i], "weight2")));
+		assert_int_equal(json_array_size(json_object_get(slots[i], "squared")), 12);
+		assert_int_equal(json_array_size(json_object_get(slots[i], "crossed")), 12);
+	}
 	assert_true(json_is_null(json_object_get(json_object_get(root, "budget"), "nll")));
 	assert_string_equal(json_string_value(json_object_get(root, "stopped_by")), "budget-kl");
 	const json_t *step = json_array_get(json_object_get(root, "trace"), 0);
@@ -294,6 +304,9 @@ static void hostile_files_are_refused_with_their_place(void **state)
 	refused("\"overlap\": [[1,", "\"overlap\": [[1.5,", "expected 0 to 1");
 	refused("\"overlap\": [[1,", "\"overlap\": [[", "row 0 is not an array of 6 numbers");
 	refused("\"sum\": [[3,", "\"sum\": [[null,", "column 0 is null");
+	refused("\"squared\": [[", "\"squared\": [[1, ", "row 0 is not an array of 6 numbers");
+	refused("\"crossed\": [[", "\"crossed\": [{}, [", "crossed has 7 entries");
+	refused("\"weight2\": ", "\"weight2\": \"\", \"_\": ", "weight2 is a string");
 	refused("\"queries\": ", "\"queries\": 9999999999", "queries is");
 	refused("\"scope\": \"mean\"", "\"scope\": \"sum\"", "scope is \"sum\"");
 	refused("\"seed\": 1", "\"seed\": \"99999999999999999999\"", "seed is");
