@@ -2,8 +2,9 @@
  *
  *   scores(i, s) = Σ_a weight(i, a) · relu(q(i, a)·k(key0(i) + s) · d^-1/2), s in [0, pos(i)], F32
  *
- * q (R, h·d) and k (N, d) BF16, weight (R, h) F32. d^-1/2 is taken into the weight, once, in float: relu commutes with
- * it. relu lets NaN pass.
+ * times the key's scale, if keys have scales (FP8, whose numbers are exact in BF16; the queries' scales lie in the
+ * weights). q (R, h·d) and k (N, d) BF16, weight (R, h) F32. d^-1/2 is taken into the weight, once, in float: relu
+ * commutes with it. relu lets NaN pass.
  *
  * d = 128 and h = 32 or 64: index_scores_wgmma.cuh, 64 keys × 256 (query, head) pairs a step.
  *
@@ -90,7 +91,7 @@ int choose_stretch(int64_t groups, int tiles, int blocks)
 	return best;
 }
 
-template <int heads>
+template <int heads, bool scaled>
 cudaError_t launch_fast(cudaStream_t stream, struct dsa_tensor q, struct dsa_tensor k, fast_args args, int max_pos)
 {
 	enum { QUERIES = PAIRS / heads };
@@ -103,16 +104,24 @@ cudaError_t launch_fast(cudaStream_t stream, struct dsa_tensor q, struct dsa_ten
 	if (!code)
 		code = cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device);
 	if (!code)
-		code =
-		    cudaFuncSetAttribute(fast_scores<heads>, cudaFuncAttributeMaxDynamicSharedMemorySize, FAST_SHARED);
+		code = cudaFuncSetAttribute(fast_scores<heads, scaled>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+		                            FAST_SHARED);
 	if (code)
 		return code;
 	args.groups = (args.rows + QUERIES - 1) / QUERIES;
 	args.stretch = choose_stretch(args.groups, tiles, blocks);
 	args.units = args.groups * ((tiles + args.stretch - 1) / args.stretch);
 	blocks = args.units < blocks ? (int)args.units : blocks;
-	fast_scores<heads><<<(unsigned)blocks, FAST_THREADS, FAST_SHARED, stream>>>(query_map, key_map, args);
+	fast_scores<heads, scaled><<<(unsigned)blocks, FAST_THREADS, FAST_SHARED, stream>>>(query_map, key_map, args);
 	return cudaGetLastError();
+}
+
+template <int heads>
+cudaError_t choose_fast(cudaStream_t stream, struct dsa_tensor q, struct dsa_tensor k, const fast_args &args,
+                        int max_pos)
+{
+	return args.key_scales ? launch_fast<heads, true>(stream, q, k, args, max_pos)
+	                       : launch_fast<heads, false>(stream, q, k, args, max_pos);
 }
 
 /* General kernel ------------------------------------------------------------------------------------------------ */
@@ -311,10 +320,11 @@ __global__ void __launch_bounds__(WARPS * 32, width > 64 || width == 0 ? 4 : 6) 
 					sum[0] = close_sums(sum[0], sum[1], sum[2], sum[3], c);
 				}
 				float *out = s.scores + (row0 + row) * s.stride;
+				const float *scales = s.key_scales ? s.key_scales + begin + at : NULL;
 				if (here && at <= pos[row])
-					out[at] = sum[0];
+					out[at] = scales ? sum[0] * scales[0] : sum[0];
 				if (shared_four && here && at + 8 <= pos[row])
-					out[at + 8] = sum[1];
+					out[at + 8] = scales ? sum[1] * scales[8] : sum[1];
 			}
 		}
 	}
@@ -370,8 +380,8 @@ cudaError_t general(cudaStream_t stream, general_args args, int tiles)
 } // namespace
 
 cudaError_t kernel_index_scores(cudaStream_t stream, float *scores, int64_t stride, struct dsa_tensor q,
-                                struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                                const struct dsa_rows *rows)
+                                struct dsa_tensor k, const float *key_scales, struct dsa_tensor weight, int heads,
+                                int dim, const struct dsa_rows *rows)
 {
 	assert(q.dtype == DSA_BF16 && k.dtype == DSA_BF16 && weight.dtype == DSA_F32);
 	if (rows->count == 0)
@@ -385,9 +395,10 @@ cudaError_t kernel_index_scores(cudaStream_t stream, float *scores, int64_t stri
 	args.key0 = rows->key0;
 	args.rows = rows->count;
 	args.scale = 1.0f / sqrtf((float)dim);
+	args.key_scales = key_scales;
 	if (dim == DIM && (heads == 32 || heads == 64) && aligned(q) && aligned(k))
-		return heads == 32 ? launch_fast<32>(stream, q, k, args, rows->max_pos)
-		                   : launch_fast<64>(stream, q, k, args, rows->max_pos);
+		return heads == 32 ? choose_fast<32>(stream, q, k, args, rows->max_pos)
+		                   : choose_fast<64>(stream, q, k, args, rows->max_pos);
 	int tiles = rows->max_pos / BLOCK_KEYS + 1;
 	args.stretch = tiles > 256 ? 16 : tiles > 32 ? tiles / 16 : 2;
 	general_args wide = {};

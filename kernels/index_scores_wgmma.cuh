@@ -128,6 +128,7 @@ struct fast_args {
 	int64_t rows, groups, units; /* unit = stretch · groups + group of rows */
 	int stretch;                 /* tiles */
 	float scale;
+	const float *key_scales; /* NULL: none */
 };
 
 /* A unit, as prepared. Documents of its rows: those that have tiles in the stretch. */
@@ -273,7 +274,7 @@ template <int pending> __device__ __forceinline__ void wait_for_products()
 }
 
 /* Two warpgroups: multiply and weigh every other tile of all the block's. */
-template <int heads>
+template <int heads, bool scaled>
 __device__ __forceinline__ void fast_consume(fast_shared *s, const char *queries, const char *ring,
                                              const fast_args &args)
 {
@@ -325,6 +326,13 @@ __device__ __forceinline__ void fast_consume(fast_shared *s, const char *queries
 					asm volatile("" : "+f"(d[i])::"memory");
 				if (lane == 0)
 					barrier_arrive(&s->empty[stage]);
+				/* Of a lane's two keys; those behind the last key are read and not used. */
+				float key_scale[2];
+				if (scaled) {
+					const float *scales = args.key_scales + key0 + tile * KEYS + place;
+					key_scale[0] = scales[0];
+					key_scale[1] = scales[8];
+				}
 				float sum[QUERIES][2];
 #pragma unroll
 				for (int q = 0; q < QUERIES; q++) {
@@ -343,7 +351,8 @@ __device__ __forceinline__ void fast_consume(fast_shared *s, const char *queries
 						float score = close_sums(sum[i * 4][half], sum[i * 4 + 1][half],
 						                         sum[i * 4 + 2][half], sum[i * 4 + 3][half], c);
 						if (own_key0[i] == key0 && tile * KEYS + place + half * 8 <= own_pos[i])
-							own[i][tile * KEYS + half * 8] = score;
+							own[i][tile * KEYS + half * 8] =
+							    scaled ? score * key_scale[half] : score;
 					}
 			}
 		}
@@ -351,7 +360,7 @@ __device__ __forceinline__ void fast_consume(fast_shared *s, const char *queries
 	}
 }
 
-template <int heads>
+template <int heads, bool scaled>
 __global__ void __launch_bounds__(FAST_THREADS, 1)
     fast_scores(const __grid_constant__ CUtensorMap query_map, const __grid_constant__ CUtensorMap key_map,
                 const fast_args args)
@@ -375,7 +384,7 @@ __global__ void __launch_bounds__(FAST_THREADS, 1)
 	__syncthreads();
 	if (threadIdx.x < 256) {
 		asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
-		fast_consume<heads>(&s, queries, ring, args);
+		fast_consume<heads, scaled>(&s, queries, ring, args);
 	} else {
 		asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
 		if (threadIdx.x / 32 == 9)

@@ -54,7 +54,13 @@ cudaError_t kernel_silu_mul(cudaStream_t stream, struct dsa_tensor out, struct d
 
 /* convert.cu ---------------------------------------------------------------------------------------------------- */
 
-/* to (F32 or BF16, contiguous) = from (to.rows · to.cols elements of `stored`: F32, F16, BF16, F8_E4M3), rounded to
+/* to (F32 or BF16, contiguous) = number · scale of its block in float32, rounded once. from (rows, cols) F8_E4M3,
+ * contiguous; scales (…, ⌈cols / block_cols⌉) F32, whose first row belongs to row -first of to. fault->not_finite as
+ * below.
+ */
+cudaError_t kernel_convert_fp8(cudaStream_t stream, struct dsa_tensor to, const void *from, const float *scales,
+                               int block_rows, int block_cols, int first, struct kernel_fault *fault);
+/* to (F32 or BF16, contiguous) = from (to.rows · to.cols elements of `stored`: F32, F16, BF16), rounded to
  * nearest even. fault->not_finite: the first element that is not finite. */
 cudaError_t kernel_convert(cudaStream_t stream, struct dsa_tensor to, const void *from, enum dsa_dtype stored,
                            struct kernel_fault *fault);
@@ -99,13 +105,23 @@ cudaError_t kernel_permute(cudaStream_t stream, struct dsa_tensor out, struct ds
 cudaError_t kernel_combine(cudaStream_t stream, struct dsa_tensor out, struct dsa_tensor parts, const int32_t *places,
                            const float *weights, int chosen);
 
+/* index_rows.cu ------------------------------------------------------------------------------------------------- */
+
+/* Rows of queries (heads of dim) or keys (one head) in FP8: out (R, heads·dim) BF16 the F8_E4M3 numbers, scaled (R,
+ * heads) their scales times weight (R, heads) F32, or the scales alone where weight.data is NULL. dim a power of two.
+ */
+cudaError_t kernel_index_rows(cudaStream_t stream, void *out, float *scaled, struct dsa_tensor x,
+                              struct dsa_tensor weight, int heads, int dim, bool ue8m0);
+
 /* index_scores.cu ----------------------------------------------------------------------------------------------- */
 
 /* scores (R, stride) F32: scores[i, s] = Σ_a weight(i, a) · relu(q(i, a)·k(key0[i] + s) · d^-1/2) for s in
- * [0, pos[i]]; what lies behind pos[i] is undefined. q (R, h·d) BF16, k (N, d) BF16, weight (R, h) F32. */
+ * [0, pos[i]]; what lies behind pos[i] is undefined. q (R, h·d) BF16, k (N, d) BF16, weight (R, h) F32. key_scales:
+ * NULL, or (N and KERNEL_KEY_ROOM more, which mean nothing) F32 that the scores of each key are multiplied by. */
+enum { KERNEL_KEY_ROOM = 64 };
 cudaError_t kernel_index_scores(cudaStream_t stream, float *scores, int64_t stride, struct dsa_tensor q,
-                                struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                                const struct dsa_rows *rows);
+                                struct dsa_tensor k, const float *key_scales, struct dsa_tensor weight, int heads,
+                                int dim, const struct dsa_rows *rows);
 
 /* topk.cu ------------------------------------------------------------------------------------------------------- */
 

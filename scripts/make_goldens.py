@@ -11,6 +11,11 @@ by transformers itself in float32 with eager attention on the CPU, and beside it
     scores.{l}          F32 (T, T)   index scores of F layers; 0 where s > t
     routing.{l}         I32 (T, k)   experts chosen in MoE layers, ascending
     pattern.{FS…}.logits F32 (T, V)  the same checkpoint under another pattern (some cases)
+    fp8.selection.{l}, fp8.logits    native pattern, indexers in FP8: queries and keys rotated by a Hadamard matrix, each row
+                                     as F8_E4M3 numbers times one scale, amax / 448 or the power of two above (FP8 cases)
+
+An FP8 case stores its products as F8_E4M3 with block scales, as published FP8 checkpoints do; transformers reads the same
+checkpoint with each of these weights replaced by number times scale in float32.
 
 Two things differ from plain transformers. torch.topk promises no order among ties, so while a model runs it is replaced by
 a stable descending sort (lower position wins, -0 equals +0). And deepseek_v32 ignores sharing patterns, so indexers of its
@@ -22,14 +27,18 @@ A case is kept only if it is sharp, and the script fails otherwise, naming the c
     of anything left out, except scores that relu makes exactly 0, and those only where no head's dot product is that near 0;
   - without the stable sort, transformers gives the same selections in all rows without such a tie, and with no tie the
     same logits to the bit;
-  - a stored pattern that shares moves the logits by at least 1% against the all-F pattern.
+  - a stored pattern that shares moves the logits by at least 1% against the all-F pattern;
+  - with indexers in FP8, float32 and float64 choose the same positions, and in every F layer others than without.
 
     python3 scripts/make_goldens.py                 write tests/golden/tiny (needs torch, transformers, safetensors)
     python3 scripts/make_goldens.py --check         recompute from the committed checkpoints and compare
+    python3 scripts/make_goldens.py --only NAME     one case: to write it, and its entry in the manifest, without the others
     python3 scripts/make_goldens.py --find-seeds    print, for each case, the first seed from its own on that is sharp
 """
 
 import argparse
+import atexit
+import functools
 import json
 import os
 import shutil
@@ -71,14 +80,15 @@ YARN = dict(factor=40, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0
 
 
 def case(name, covers, arch, seed, tokens, dtype="F32", **options):
-    known = {"config", "drop", "packed", "shards", "spared", "mtp", "bias", "wk", "patterns"}
+    known = {"config", "drop", "packed", "shards", "spared", "mtp", "bias", "wk", "patterns", "fp8"}
     assert set(options) <= known, set(options) - known
     return dict(name=name, covers=covers, arch=arch, seed=seed, tokens=tokens, dtype=dtype, **options)
 
 
 # config: keys over SIZES; drop: keys left out of config.json, so that their defaults hold; packed: experts as one tensor;
 # shards: number of files; spared: S layers carry no indexer; mtp: tensors of a layer beyond num_hidden_layers; bias: (mean,
-# spread) of e_score_correction_bias; wk: gain of the index key projection; patterns: non-native patterns evaluated too.
+# spread) of e_score_correction_bias; wk: gain of the index key projection; patterns: non-native patterns evaluated too;
+# fp8: block: sizes of the blocks, ue8m0: scales are powers of two, kept: a part of the names that stay in dtype.
 # The number after the architecture is the seed, found with --find-seeds; then the tokens.
 CASES = [
     case(
@@ -180,6 +190,31 @@ CASES = [
                     rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, **{**YARN, "factor": 32})),
         bias=(0.0, 0.3), patterns=["FSS"],
     ),
+    case(
+        "v32-fp8", "FP8 weights with float32 scales of 128 x 128 blocks, ragged last blocks in both directions, separate "
+        "experts, index projections in FP8, layer 1's attention left in BF16, 2 shards",
+        "deepseek_v32", 1411, 40, dtype="BF16",
+        config=dict(num_hidden_layers=3, hidden_size=136, q_lora_rank=132, kv_lora_rank=130, intermediate_size=200,
+                    moe_intermediate_size=24, n_routed_experts=4, qk_nope_head_dim=24, v_head_dim=27, index_head_dim=16,
+                    index_n_heads=9, rope_theta=10000),
+        shards=2, patterns=["FSF"], fp8=dict(block=[128, 128], ue8m0=False, kept=".layers.1.self_attn."),
+    ),
+    case(
+        "glm-fp8-ue8m0", "FP8 weights whose scales are powers of two (scale_fmt ue8m0), packed experts with scales of their "
+        "own per expert and a ragged block in the middle of gate_up_proj, S layers that carry no indexer, 2 shards",
+        "glm_moe_dsa", 1502, 38, dtype="BF16",
+        config=dict(num_hidden_layers=3, indexer_types=["full", "shared", "full"], hidden_size=144, q_lora_rank=40,
+                    intermediate_size=72, moe_intermediate_size=70, n_routed_experts=4, index_head_dim=32, index_n_heads=4,
+                    rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
+        packed=True, spared=True, shards=2, fp8=dict(block=[128, 128], ue8m0=True),
+    ),
+    case(
+        "glm-fp8-blocks", "FP8 weights with blocks of 16 x 24, far smaller than the weights, separate experts, tied embeddings, "
+        "router and head weights of the indexer in FP8 too", "glm_moe_dsa", 1601, 39, dtype="F32",
+        config=dict(num_hidden_layers=3, tie_word_embeddings=True, index_head_dim=8, moe_intermediate_size=17,
+                    rope_parameters=dict(rope_type="default", rope_theta=10000.0)),
+        patterns=["FFS"], fp8=dict(block=[16, 24], ue8m0=False, all=True),
+    ),
 ]  # fmt: skip
 
 
@@ -197,6 +232,11 @@ def full_config(c):
         out |= dict(architectures=["GlmMoeDsaForCausalLM"], rms_norm_eps=1e-5, dtype=dtype, indexer_rope_interleave=True)
         out |= dict(head_dim=sizes["qk_rope_head_dim"], qk_head_dim=sizes["qk_nope_head_dim"] + sizes["qk_rope_head_dim"])
     out |= sizes
+    if c.get("fp8"):
+        out["quantization_config"] = dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                                          weight_block_size=c["fp8"]["block"])  # fmt: skip
+        if c["fp8"]["ue8m0"]:
+            out["quantization_config"]["scale_fmt"] = "ue8m0"
     out["num_key_value_heads"] = out["num_attention_heads"]
     return dict(sorted(out.items()))
 
@@ -296,6 +336,61 @@ def pack_experts(tensors):
     return out
 
 
+SCALES = "_scale_inv"  # what a weight's scales are named behind its own name
+NOT_FP8 = ("embed_tokens", "lm_head", "norm", "mlp.gate.", "weights_proj", ".bias")
+
+
+def in_blocks(tensor, block):
+    """(…, R, C) to (…, R / block, C / block, block, block), padded with zeros."""
+    rows, cols = -tensor.shape[-2] % block[0], -tensor.shape[-1] % block[1]
+    whole = torch.nn.functional.pad(tensor, (0, cols, 0, rows))
+    return whole.unflatten(-1, (-1, block[1])).unflatten(-3, (-1, block[0])).transpose(-2, -3)
+
+
+def widened(scales, shape, block):
+    """Each scale over its block, cut to the weight's shape."""
+    return scales.repeat_interleave(block[0], -2).repeat_interleave(block[1], -1)[..., : shape[-2], : shape[-1]]
+
+
+def quantised(tensors, fp8):
+    """The weights of products as F8_E4M3, each with its scales behind it."""
+    out = {}
+    for name, tensor in tensors.items():
+        spared = any(part in name for part in NOT_FP8) and not (fp8.get("all") and ("gate." in name or "weights_proj" in name))
+        if spared or tensor.ndim < 2 or (fp8.get("kept") and fp8["kept"] in name):
+            out[name] = tensor
+            continue
+        tensor = tensor.float()
+        scales = in_blocks(tensor, fp8["block"]).abs().amax((-1, -2)) / 448
+        if fp8["ue8m0"]:
+            scales = torch.exp2(torch.ceil(torch.log2(scales)))
+        out[name] = (tensor / widened(scales, tensor.shape, fp8["block"])).clamp(-448, 448).to(torch.float8_e4m3fn)
+        out[name + SCALES] = scales.contiguous()
+    return out
+
+
+@functools.cache
+def readable(directory):
+    """The directory, or a copy in which FP8 weights are float32: what transformers is to compute with."""
+    config = json.loads((directory / "config.json").read_text())
+    if "quantization_config" not in config:
+        return directory
+    block = config.pop("quantization_config")["weight_block_size"]
+    tensors, out = {}, {}
+    for file in sorted(directory.glob("model*.safetensors")):
+        tensors |= safetensors.torch.load_file(file)
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float8_e4m3fn:
+            out[name] = tensor.float() * widened(tensors[name + SCALES], tensor.shape, block)
+        elif not name.endswith(SCALES):
+            out[name] = tensor.float()
+    copy = Path(tempfile.mkdtemp(prefix=directory.name))
+    atexit.register(shutil.rmtree, copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(out, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
 def write_checkpoint(c, seed, directory):
     directory.mkdir(parents=True)
     config = full_config(c)
@@ -306,6 +401,8 @@ def write_checkpoint(c, seed, directory):
     for name, tensor in tensors.items():
         keep = mixed and ("k_norm" in name or "e_score_correction_bias" in name)
         tensors[name] = tensor if keep else tensor.to(DTYPES[c["dtype"]])
+    if c.get("fp8"):
+        tensors = quantised(tensors, c["fp8"])
     count = c.get("shards", 1)
     if count == 1:
         safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -323,13 +420,28 @@ def write_checkpoint(c, seed, directory):
 # ------------------------------------------------------------------------------------------------------- the reference
 
 
+def in_fp8(x, scale_fmt, paired):
+    """Rows (…, d) as serving engines score them: rotated, then F8_E4M3 numbers and a scale per row. The first `paired` numbers
+    are rotary pairs that transformers has put into two halves: engines leave them side by side, and the matrix sees order."""
+    d = x.shape[-1]
+    pairs = x[..., :paired].unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2) if paired else x[..., :0]
+    x = torch.cat([pairs, x[..., paired:]], -1)
+    signs = [[(-1.0) ** bin(i & j).count("1") for j in range(d)] for i in range(d)]
+    y = x @ torch.tensor(signs, dtype=x.dtype) * d**-0.5
+    scale = y.abs().amax(-1, keepdim=True).clamp(min=1e-4) / 448
+    if scale_fmt == "ue8m0":
+        scale = torch.exp2(torch.ceil(torch.log2(scale)))
+    return (y / scale).to(torch.float8_e4m3fn).to(x.dtype), scale
+
+
 class Arithmetic(TorchFunctionMode):
-    """While active: top-k is a stable descending sort (if stable), and with wide, every float32 the model asks for is float64.
+    """While active: top-k is a stable descending sort (if stable), with wide, every float32 the model asks for is float64, and
+    with fp8 (scale_fmt and paired of in_fp8), indexers multiply queries and keys in FP8.
     What the indexers and routers saw is kept in the two logs."""
 
-    def __init__(self, stable=True, wide=False):
+    def __init__(self, stable=True, wide=False, fp8=None):
         super().__init__()
-        self.stable, self.wide = stable, wide
+        self.stable, self.wide, self.fp8, self.scoring = stable, wide, fp8, False
         self.topk_log, self.relu_log = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -340,6 +452,11 @@ class Arithmetic(TorchFunctionMode):
             kwargs = {k: wider(v) for k, v in kwargs.items()}
             if func is torch.Tensor.float:
                 func = torch.Tensor.double
+        if func is torch.matmul and self.fp8 and self.scoring:
+            self.scoring = False  # queries (B, T, h, d) by keys (B, 1, d, T) comes first, the sum over heads next
+            (q, q_scale), (k, k_scale) = (in_fp8(x, *self.fp8) for x in (args[0], args[1].transpose(-1, -2)))
+            # Scales are positive, so they may come before relu; but not into the sums, where what cancels is to be 0.
+            return func(q, k.transpose(-1, -2)) * q_scale * k_scale.transpose(-1, -2)
         if func is torch.nn.functional.relu:
             self.relu_log.append(args[0].detach().clone())
         if func in (torch.topk, torch.Tensor.topk):
@@ -356,6 +473,7 @@ class Arithmetic(TorchFunctionMode):
 
 def load(directory, pattern, wide):
     """The checkpoint as transformers reads it, under a pattern."""
+    directory = readable(directory)
     raw = json.loads((directory / "config.json").read_text())
     config = AutoConfig.from_pretrained(directory)
     if config.model_type == "glm_moe_dsa":
@@ -377,12 +495,12 @@ def load(directory, pattern, wide):
     return model
 
 
-def run(directory, tokens, pattern, stable=True, wide=False):
+def run(directory, tokens, pattern, stable=True, wide=False, fp8=None):
     """One forward pass; everything that expected.safetensors stores, and the logs that the checks need."""
     model = load(directory, pattern, wide)
     config, length = model.config, len(tokens)
     dtype = torch.float64 if wide else torch.float32
-    mode = Arithmetic(stable, wide)
+    mode = Arithmetic(stable, wide, fp8)
     out = dict(hidden={}, selection={}, scores={}, dots={}, routing={}, choice={})
     in_force = {}
 
@@ -392,6 +510,7 @@ def run(directory, tokens, pattern, stable=True, wide=False):
         def forward(*args, **kwargs):
             if pattern[layer] == "S":  # deepseek_v32 only: glm_moe_dsa has no indexer here
                 return in_force["topk"]
+            mode.scoring = True
             indices = original(*args, **kwargs)
             seen = mode.topk_log.pop()[0][0]
             out["scores"][layer] = torch.where(seen.new_ones(seen.shape).tril().bool(), seen, 0.0)
@@ -515,6 +634,23 @@ def check_unpatched(directory, tokens, pattern, out):
     return None
 
 
+def fp8_indexers(config, directory, tokens, pattern, plain):
+    """What is stored of a run whose indexers are in FP8, and what is wrong with it or None."""
+    interleaved = config["model_type"] == "glm_moe_dsa"
+    fp8 = config["quantization_config"].get("scale_fmt"), config["qk_rope_head_dim"] if interleaved else 0
+    out, ref = (run(directory, tokens, pattern, wide=wide, fp8=fp8) for wide in (False, True))
+    stored, wrong = {"fp8.logits": out["logits"]}, None
+    if relative(out["logits"], ref["logits"]) >= 2 * MAX_ERROR:
+        wrong = "in FP8, float32 is off"
+    for l, selection in out["selection"].items():
+        stored[f"fp8.selection.{l}"] = selection.to(torch.int32)
+        if not torch.equal(selection, ref["selection"][l]):
+            wrong = f"layer {l}: in FP8, float64 selects other positions"
+        if pattern[l] == "F" and torch.equal(selection, plain[l]):
+            wrong = f"layer {l}: FP8 selects the same positions as float32"
+    return stored, wrong
+
+
 def examine(c, directory, tokens):
     """All that is to be stored for a case, its figures, and what is wrong with it or None."""
     config = json.loads((directory / "config.json").read_text())
@@ -530,6 +666,10 @@ def examine(c, directory, tokens):
             stored[f"scores.{l}"] = out["scores"][l]
         if l in out["routing"]:
             stored[f"routing.{l}"] = out["routing"][l].to(torch.int32)
+    if c.get("fp8"):
+        more, bad = fp8_indexers(config, directory, tokens, native, out["selection"])
+        stored |= more
+        wrong = wrong or bad
     moves = {}
     full = None if c.get("spared") else run(directory, tokens, "F" * layers)["logits"]
     if "S" in native and full is not None:
@@ -564,6 +704,16 @@ def rounded(figures):
 
 def document(c, seed):
     return np.random.default_rng(seed + 7).integers(2, SIZES["vocab_size"] - 4, c["tokens"]).tolist()
+
+
+def with_entry(manifest, new):
+    """The manifest with the entry of one case put in the place that it has among all. Made by other versions, it says so."""
+    entry = new["cases"][0]
+    if manifest["versions"] != new["versions"]:
+        entry["versions"] = new["versions"]
+    entries = {e["name"]: e for e in manifest["cases"]} | {entry["name"]: entry}
+    manifest["cases"] = [entries[c["name"]] for c in CASES if c["name"] in entries]
+    return manifest
 
 
 def build(c, seed, directory):
@@ -615,6 +765,7 @@ def main():
                 print(f"{c['name']} {seed}: {wrong}", file=sys.stderr)
                 seed += 1
                 shutil.rmtree(work)
+                readable.cache_clear()
                 figures, wrong = build(c, seed, work)
             print(f"{c['name']}: seed {seed}: {wrong or 'sharp'} {rounded(figures)}")
             failed += wrong is not None
@@ -626,7 +777,7 @@ def main():
             entries.append(dict(name=c["name"], covers=c["covers"], pattern=native_pattern(config), tokens=c["tokens"],
                                 dtype=c["dtype"], seed=seed, other_patterns=c.get("patterns", []),
                                 **rounded(figures)))  # fmt: skip
-    if entries and not args.only and not failed:
+    if entries and not failed:
         versions = dict(python=sys.version.split()[0], torch=torch.__version__, transformers=transformers.__version__,
                         safetensors=safetensors.__version__, numpy=np.__version__)  # fmt: skip
         manifest = dict(
@@ -640,6 +791,8 @@ def main():
                          moves_logits_by="effect of each pattern against all F, same measure as f32_error"),
             cases=entries,
         )  # fmt: skip
+        if args.only:
+            manifest = with_entry(json.loads((args.out / "manifest.json").read_text()), manifest)
         (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return 1 if failed else 0
 

@@ -56,6 +56,17 @@ struct dsa_rows {
 
 enum dsa_rope_style { DSA_ROPE_INTERLEAVED /* pairs (2i, 2i+1) */, DSA_ROPE_HALVES /* pairs (i, i + r/2) */ };
 
+/* What the indexer's queries and keys are when they are multiplied. FP8 is what serving engines do: each row x of d
+ * numbers (a power of two), of a query's head or of a key, is rotated by the normalised Hadamard matrix, y = x · H ·
+ * d^-1/2 with H(i, j) = (-1)^(bits that i and j share), and becomes numbers of F8_E4M3 with one scale, y ≈ c · s, s =
+ * max(|y|, 1e-4) / 448, c = y / s rounded to nearest even. Scores are sums of products of c, times the scales. */
+enum dsa_index_precision {
+	DSA_INDEX_ACT, /* as they are: F32 on the CPU, BF16 on CUDA */
+	DSA_INDEX_BF16,
+	DSA_INDEX_FP8,
+	DSA_INDEX_FP8_UE8M0, /* s rounded up to a power of two */
+};
+
 struct dsa_router {
 	int experts, chosen, groups, chosen_groups;
 	bool normalise;
@@ -78,12 +89,20 @@ struct dsa_row_figures {
 	int32_t finite;  /* 0 if any logit is NaN or infinite: the other fields are then undefined */
 };
 
+/* Scales of an F8_E4M3 weight (rows, cols), one per block: (⌈rows / block_rows⌉, ⌈cols / block_cols⌉) F32 in host
+ * memory, unaligned; weight = number · scale of its block. */
+struct dsa_block_scales {
+	const void *data;
+	int block_rows, block_cols;
+};
+
 struct dsa_backend_limits {
 	int64_t rows; /* most query rows of a call, the backend's tile but for gather, compare and overlap */
 	int64_t keys; /* most key rows */
 	int layers, hidden, heads, latent, rope, topk, vocab, experts, chosen, expert_inner, index_heads,
 	    index_dim;   /* most of each: L D H c r K V E, experts per token, m, h, d */
 	int max_context; /* longest document */
+	enum dsa_index_precision index_precision;
 };
 
 struct dsa_backend;
@@ -111,6 +130,11 @@ struct dsa_ops {
 	 * found. */
 	enum dsa_status (*load_weight)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
 	                               enum dsa_dtype stored, struct dsa_error *err);
+	/* The same for a weight stored as F8_E4M3 with block scales: the product of number and scale in float32,
+	 * rounded once to the dtype of `to`. The bytes cross to the device as they are stored. NaN codes, scales that
+	 * are negative or not finite, and products that are not finite are DSA_E_NUMERIC with their place. */
+	enum dsa_status (*load_fp8)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+	                            const struct dsa_block_scales *scales, struct dsa_error *err);
 
 	/* out (R, D) F32 = table[ids]; with seed ≠ 0 every element is moved by one bf16 ulp of its own magnitude, sign
 	 * = hash(seed, position, token id, column): the noise floor's disturbance. ids (R) I32 on the device. The ulp
@@ -149,11 +173,13 @@ struct dsa_ops {
 	                              const struct dsa_rows *rows, struct dsa_error *err);
 	/* The indexer: I(t, s) = Σ_a weight(t, a) · relu(q(t, a)·k(s) · d^-1/2) for s ≤ t; selection (R, K) I32 =
 	 * positions of the min(K, t+1) largest, ascending, padded with -1. Ties: the lower position wins, -0 equals +0;
-	 * NaN is a fault. q (R, h·d), k (N, d), weight (R, h) F32 (already times h^-1/2). Memory bounded whatever T is.
+	 * NaN is a fault. q (R, h·d), k (N, d), weight (R, h) F32 (already times h^-1/2); q and k are taken in
+	 * `precision`, at most the one reserved for (ACT needs no more than any other). Memory bounded whatever T is.
 	 */
 	enum dsa_status (*select)(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
 	                          struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-	                          const struct dsa_rows *rows, struct dsa_error *err);
+	                          enum dsa_index_precision precision, const struct dsa_rows *rows,
+	                          struct dsa_error *err);
 	/* Absorbed multi-head latent attention over the selected positions: for head a, logit(s) = q_a·key(s) · scale
 	 * with q (R, H·(c + r)) act and keys (N, c + r) act, softmax over the selection, out (R, H·c) act = Σ p ·
 	 * key(s)[0 … c). */

@@ -68,6 +68,10 @@ DSA_CHECKED enum dsa_status dsa_forward_embed(struct dsa_forward *forward, uint6
 DSA_CHECKED enum dsa_status dsa_forward_layer(struct dsa_forward *forward, int layer, char mode, bool index_unused,
                                               struct dsa_error *err);
 
+/* Until it is called again: F layers leave in `plain`, device memory (R, K) I32, what their indexer would have selected
+ * from its queries and keys as they are, whatever the model's index_precision. NULL: no more. */
+void dsa_forward_keep_plain(struct dsa_forward *forward, int32_t *plain);
+
 /* The state's image, in host memory or the backend's stash: residual (R, D) F32 then selection (R, K) I32, only the
  * rows of positions ≥ min(K, T), in pass order. Its size for a pass's documents; pure. */
 size_t dsa_state_bytes(const struct dsa_model_config *config, const struct dsa_pass_document *documents, int count);

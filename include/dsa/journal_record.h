@@ -11,7 +11,8 @@
  *   position·2048 + bin is from the place behind the bin before, its low half count - 1; a half of 15 is followed by a
  *   varint to add;
  * - in an overlap record (no layers, no pattern above): number, layers, mask varint; per bucket the queries and the
- *   upper triangle, row by row, varint.
+ *   upper triangle, row by row, varint; with the bit behind the mask's buckets, then each layer's count of positions
+ *   that are selected without the indexer's precision too, varint.
  * Readers trust nothing: a well-checksummed record may still be hostile. */
 #ifndef DSA_JOURNAL_RECORD_H
 #define DSA_JOURNAL_RECORD_H

@@ -31,6 +31,12 @@ struct dsa_model_config {
 	 * included. */
 	double *inv_freq;
 	double rope_scale, attention_scale;
+	/* quantization_config: FP8 weights with one scale per block of these sizes; 0 where there is none. scale_ue8m0:
+	 * its scales are powers of two, and so are those that serving gives the indexer's rows. */
+	int block_rows, block_cols;
+	bool scale_ue8m0;
+	/* How the indexer is run: not the checkpoint's to say, ACT until somebody sets it. */
+	enum dsa_index_precision index_precision;
 	int max_positions;       /* max_position_embeddings: longer contexts are warned about */
 	char *native;            /* (L + 1) "FFS…": the pattern the checkpoint ships with; all F if it says nothing */
 	bool native_is_explicit; /* from indexer_types or index_topk_pattern or a freq > 1 */

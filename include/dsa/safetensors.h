@@ -35,7 +35,7 @@ void dsa_checkpoint_close(struct dsa_checkpoint *checkpoint);
 /* NULL if there is none. */
 const struct dsa_stored *dsa_checkpoint_find(const struct dsa_checkpoint *checkpoint, const char *name);
 /* The tensor, or DSA_E_INPUT naming the directory, the tensor, found and expected shape. cols 0: one-dimensional of
- * `rows`. Any of F32, F16, BF16 (F8 with its scales comes later) is accepted. */
+ * `rows`. Any of F32, F16, BF16 and F8_E4M3 is accepted; the scales of the last are a tensor of their own. */
 DSA_CHECKED enum dsa_status dsa_checkpoint_get(const struct dsa_checkpoint *checkpoint, const char *name, int64_t rows,
                                                int64_t cols, const struct dsa_stored **out, struct dsa_error *err);
 /* The same for any number of dimensions (packed experts have three). */

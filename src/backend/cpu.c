@@ -50,7 +50,8 @@ static size_t larger(size_t a, size_t b)
 static size_t cpu_scratch_bytes(const struct dsa_backend *be, const struct dsa_backend_limits *l)
 {
 	int threads = ((const struct dsa_cpu *)be)->threads;
-	size_t bytes = cpu_select_bytes(l->keys, l->index_dim, l->max_context, threads);
+	size_t bytes =
+	    cpu_select_bytes(l->keys, l->index_heads, l->index_dim, l->max_context, l->index_precision, threads);
 	bytes = larger(bytes, cpu_attention_bytes(l->heads, l->latent + l->rope, l->topk, threads));
 	bytes = larger(bytes, cpu_route_bytes(l->experts, threads));
 	bytes = larger(bytes, cpu_experts_bytes(l->rows, l->hidden, l->expert_inner, l->experts, l->chosen, threads));
@@ -91,6 +92,7 @@ static const struct dsa_ops cpu_ops = {
     .copy = cpu_copy,
     .wait = cpu_wait,
     .load_weight = cpu_load_weight,
+    .load_fp8 = cpu_load_fp8,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .layernorm = cpu_layernorm,

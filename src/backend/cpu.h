@@ -63,6 +63,9 @@ void *cpu_carve(struct cpu_carve *carve, int64_t count, size_t size);
 /* A carver over the backend's scratch; `bytes` must have been reserved. */
 struct cpu_carve cpu_scratch(struct dsa_cpu *cpu, size_t bytes);
 
+/* cpu_index_rows.c: a row x (dim) in that precision, as out (dim) times the scale that it returns. */
+float cpu_index_row(float *out, const float *x, int dim, enum dsa_index_precision precision);
+
 /* Records a fault unless one is waiting already. */
 void cpu_fault_record(struct dsa_cpu *cpu, enum dsa_status code, const char *fmt, ...) DSA_PRINTF(3, 4);
 
@@ -75,7 +78,8 @@ void cpu_product(float *out, int64_t out_stride, const float *x, int64_t x_strid
 /* out (n) = silu(gate) · up. */
 void cpu_silu_row(float *out, const float *gate, const float *up, int n);
 
-size_t cpu_select_bytes(int64_t keys, int dim, int64_t context, int threads);
+size_t cpu_select_bytes(int64_t keys, int heads, int dim, int64_t context, enum dsa_index_precision precision,
+                        int threads);
 size_t cpu_attention_bytes(int heads, int width, int topk, int threads);
 size_t cpu_route_bytes(int experts, int threads);
 size_t cpu_experts_bytes(int64_t rows, int hidden, int inner, int experts, int chosen, int threads);
@@ -94,6 +98,8 @@ enum dsa_status cpu_copy(struct dsa_backend *be, void *to, const void *from, siz
 enum dsa_status cpu_memory(struct dsa_backend *be, size_t *free, size_t *total, struct dsa_error *err);
 enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
                                 struct dsa_error *err);
+enum dsa_status cpu_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+                             const struct dsa_block_scales *scales, struct dsa_error *err);
 enum dsa_status cpu_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                           const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,
@@ -117,7 +123,7 @@ enum dsa_status cpu_rope(struct dsa_backend *be, struct dsa_tensor x, const stru
                          struct dsa_error *err);
 enum dsa_status cpu_select(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
                            struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                           const struct dsa_rows *rows, struct dsa_error *err);
+                           enum dsa_index_precision precision, const struct dsa_rows *rows, struct dsa_error *err);
 enum dsa_status cpu_attention(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
                               struct dsa_tensor keys, const int32_t *selection, int topk, int heads, int latent, int r,
                               float scale, const struct dsa_rows *rows, struct dsa_error *err);

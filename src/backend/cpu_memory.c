@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "dsa/arena.h"
+#include "stored.h"
 
 enum { ALIGNMENT = 256 };
 
@@ -83,40 +84,10 @@ enum dsa_status cpu_copy(struct dsa_backend *be, void *to, const void *from, siz
 	return copy(to, from, bytes);
 }
 
-static float from_bits(uint32_t bits)
+static enum dsa_status not_finite(float x, int64_t row, int col, struct dsa_error *err)
 {
-	float x;
-	memcpy(&x, &bits, sizeof x);
-	return x;
-}
-
-static float from_f16(uint16_t half)
-{
-	uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = (half >> 10) & 31u, fraction = half & 1023u;
-	if (exponent == 31)
-		return from_bits(sign | 0x7f800000u | fraction << 13);
-	if (exponent)
-		return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
-	float tiny = (float)fraction * 0x1p-24f;
-	return sign ? -tiny : tiny;
-}
-
-/* Stored weights lie unaligned in a mapped file. */
-static float stored_element(const uint8_t *at, enum dsa_dtype stored)
-{
-	uint16_t half;
-	float x;
-	switch (stored) {
-	case DSA_BF16:
-		memcpy(&half, at, sizeof half);
-		return from_bits((uint32_t)half << 16);
-	case DSA_F16:
-		memcpy(&half, at, sizeof half);
-		return from_f16(half);
-	default:
-		memcpy(&x, at, sizeof x);
-		return x;
-	}
+	return dsa_fail(err, DSA_E_NUMERIC, "row %lld, column %d: %s, expected a finite number", (long long)row, col,
+	                isnan(x) ? "NaN" : "infinity");
 }
 
 enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
@@ -130,13 +101,35 @@ enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, co
 	for (int64_t i = 0; i < to.rows; i++) {
 		float *row = cpu_row(to, i);
 		for (int j = 0; j < to.cols; j++, at += size) {
-			row[j] = stored_element(at, stored);
+			row[j] = stored_value(at, stored);
 			if (!isfinite(row[j]))
-				return dsa_fail(err, DSA_E_NUMERIC, "row %lld, column %d: %s, expected a finite number",
-				                (long long)i, j, isnan(row[j]) ? "NaN" : "infinity");
+				return not_finite(row[j], i, j, err);
 		}
 	}
 	return DSA_OK;
+}
+
+enum dsa_status cpu_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+                             const struct dsa_block_scales *scales, struct dsa_error *err)
+{
+	float values[256];
+	const uint8_t *at = host;
+	(void)be;
+	assert(to.dtype == DSA_F32 && to.stride == to.cols);
+	enum dsa_status status = fp8_check_scales(scales, to.rows, to.cols, err);
+	for (int code = 0; code < 256; code++)
+		values[code] = fp8_value((uint8_t)code);
+	for (int64_t i = 0; i < to.rows && !status; i++) {
+		float *row = cpu_row(to, i), scale = 0;
+		for (int j = 0; j < to.cols && !status; j++, at++) {
+			if (j % scales->block_cols == 0)
+				scale = fp8_scale_at(scales, to.cols, i, j);
+			row[j] = values[*at] * scale;
+			if (!isfinite(row[j]))
+				status = not_finite(row[j], i, j, err);
+		}
+	}
+	return status;
 }
 
 enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,

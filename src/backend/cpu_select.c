@@ -34,22 +34,58 @@ struct select_scratch {
 	int64_t stride;
 	int32_t *scores; /* (threads, room), floats at first, then integers of the same order */
 	int64_t room;
+	/* Unless q and k are taken as they are: */
+	float *keys, *key_scales; /* (N, d), (N) */
+	float *queries, *weights; /* (threads, h · d), (threads, h): of the row at hand */
 };
 
-static size_t carve_scratch(struct select_scratch *s, struct cpu_carve carve, int64_t keys, int dim, int64_t context,
-                            int threads)
+static size_t carve_scratch(struct select_scratch *s, struct cpu_carve carve, int64_t keys, int heads, int dim,
+                            int64_t context, enum dsa_index_precision precision, int threads)
 {
 	s->stride = transposed_stride(keys);
 	s->room = score_room(context);
 	s->transposed = cpu_carve(&carve, s->stride * dim, sizeof *s->transposed);
 	s->scores = cpu_carve(&carve, s->room * threads, sizeof *s->scores);
+	if (precision != DSA_INDEX_ACT) {
+		s->keys = cpu_carve(&carve, keys * dim, sizeof *s->keys);
+		s->key_scales = cpu_carve(&carve, keys, sizeof *s->key_scales);
+		s->queries = cpu_carve(&carve, (int64_t)threads * heads * dim, sizeof *s->queries);
+		s->weights = cpu_carve(&carve, (int64_t)threads * heads, sizeof *s->weights);
+	}
 	return carve.used;
 }
 
-size_t cpu_select_bytes(int64_t keys, int dim, int64_t context, int threads)
+size_t cpu_select_bytes(int64_t keys, int heads, int dim, int64_t context, enum dsa_index_precision precision,
+                        int threads)
 {
 	struct select_scratch s;
-	return carve_scratch(&s, (struct cpu_carve){0}, keys, dim, context, threads);
+	return carve_scratch(&s, (struct cpu_carve){0}, keys, heads, dim, context, precision, threads);
+}
+
+/* The keys that a row can see, in the precision asked for, and their scales: others need not be there yet. */
+static struct dsa_tensor take_keys(const struct select_scratch *s, struct dsa_tensor k, const struct dsa_rows *rows,
+                                   enum dsa_index_precision precision, int threads)
+{
+	int64_t seen = 0;
+	for (int64_t i = 0; i < rows->count; i++) {
+		int64_t end = (int64_t)rows->key0[i] + rows->pos[i] + 1;
+		seen = end > seen ? end : seen;
+	}
+	struct dsa_tensor taken = dsa_tensor_make(s->keys, DSA_F32, seen, k.cols);
+#pragma omp parallel for num_threads(threads) schedule(static)
+	for (int64_t i = 0; i < seen; i++)
+		s->key_scales[i] = cpu_index_row(cpu_row(taken, i), cpu_row(k, i), k.cols, precision);
+	return taken;
+}
+
+/* A row's queries likewise, their scales taken into the weights. */
+static void take_queries(float *queries, float *weights, const float *q, const float *weight, int heads, int dim,
+                         enum dsa_index_precision precision)
+{
+	for (int a = 0; a < heads; a++) {
+		int64_t at = (int64_t)a * dim;
+		weights[a] = weight[a] * cpu_index_row(queries + at, q + at, dim, precision);
+	}
 }
 
 static void transpose_keys(const struct select_scratch *s, struct dsa_tensor k, int threads)
@@ -177,7 +213,7 @@ static void select_row(int32_t *selection, int topk, const int32_t *keys, int64_
 
 enum dsa_status cpu_select(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
                            struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                           const struct dsa_rows *rows, struct dsa_error *err)
+                           enum dsa_index_precision precision, const struct dsa_rows *rows, struct dsa_error *err)
 {
 	(void)err;
 	struct dsa_cpu *cpu = cpu_of(be);
@@ -186,18 +222,27 @@ enum dsa_status cpu_select(struct dsa_backend *be, int32_t *selection, int topk,
 	assert(q.rows == rows->count && weight.rows == rows->count && topk > 0);
 	assert(q.cols == heads * dim && k.cols == dim && weight.cols == heads);
 	struct select_scratch s;
-	carve_scratch(&s, cpu_scratch(cpu, cpu_select_bytes(k.rows, dim, context, cpu->threads)), k.rows, dim, context,
-	              cpu->threads);
+	size_t bytes = cpu_select_bytes(k.rows, heads, dim, context, precision, cpu->threads);
+	carve_scratch(&s, cpu_scratch(cpu, bytes), k.rows, heads, dim, context, precision, cpu->threads);
+	bool as_is = precision == DSA_INDEX_ACT;
 	int64_t bad_row = INT64_MAX;
-	transpose_keys(&s, k, cpu->threads);
+	transpose_keys(&s, as_is ? k : take_keys(&s, k, rows, precision, cpu->threads), cpu->threads);
 #pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 16) reduction(min : bad_row)
 	for (int64_t i = 0; i < rows->count; i++) {
 		int32_t *chosen = selection + i * topk;
 		int64_t count = (int64_t)rows->pos[i] + 1;
 		assert(rows->pos[i] >= 0 && rows->pos[i] <= rows->max_pos && rows->key0[i] + count <= k.rows);
-		int32_t *scores = s.scores + omp_get_thread_num() * s.room, least, most;
-		score_row((float *)scores, count, s.transposed + rows->key0[i], s.stride, cpu_row(q, i),
-		          cpu_row(weight, i), heads, dim);
+		int64_t thread = omp_get_thread_num();
+		int32_t *scores = s.scores + thread * s.room, least, most;
+		const float *query = cpu_row(q, i), *weights = cpu_row(weight, i);
+		if (!as_is) {
+			float *taken = s.queries + thread * heads * dim, *scaled = s.weights + thread * heads;
+			take_queries(taken, scaled, query, weights, heads, dim, precision);
+			query = taken, weights = scaled;
+		}
+		score_row((float *)scores, count, s.transposed + rows->key0[i], s.stride, query, weights, heads, dim);
+		for (int64_t n = 0; n < count && !as_is; n++)
+			((float *)scores)[n] *= s.key_scales[rows->key0[i] + n];
 		if (!order_scores(scores, count, &least, &most))
 			bad_row = cpu_min(bad_row, i);
 		if (count > topk) {

@@ -75,7 +75,8 @@ static size_t cuda_scratch_bytes(const struct dsa_backend *be, const struct dsa_
 	int64_t tile = cuda_min(l->rows, be->tile);
 	size_t bytes = cuda_linear_bytes(l->experts > l->index_heads ? l->experts : l->index_heads, l->hidden);
 	bytes = larger(bytes, cuda_experts_bytes(tile, l->hidden, l->expert_inner, l->experts, l->chosen));
-	bytes = larger(bytes, cuda_select_bytes(tile, l->max_context));
+	bytes = larger(
+	    bytes, cuda_select_bytes(tile, l->keys, l->max_context, l->index_heads, l->index_dim, l->index_precision));
 	bytes = larger(bytes, cuda_compare_bytes(l->rows, l->vocab));
 	return larger(bytes, cuda_overlap_bytes(l->layers));
 }
@@ -142,6 +143,7 @@ static const struct dsa_ops cuda_ops = {
     .copy = cuda_copy,
     .wait = cuda_wait,
     .load_weight = cuda_load_weight,
+    .load_fp8 = cuda_load_fp8,
     .embed = cuda_embed,
     .rmsnorm = cuda_rmsnorm,
     .layernorm = cuda_layernorm,

@@ -129,7 +129,8 @@ void cuda_products_close(struct dsa_cuda *cuda);
 /* Scratch of each operator, pure functions of sizes. */
 size_t cuda_linear_bytes(int width, int in); /* of F32 weights (N, M) */
 size_t cuda_experts_bytes(int64_t rows, int hidden, int inner, int experts, int chosen);
-size_t cuda_select_bytes(int64_t rows, int context);
+size_t cuda_select_bytes(int64_t rows, int64_t keys, int context, int heads, int dim,
+                         enum dsa_index_precision precision);
 size_t cuda_compare_bytes(int64_t rows, int vocab);
 size_t cuda_overlap_bytes(int layers);
 
@@ -145,6 +146,8 @@ enum dsa_status cuda_download(struct dsa_backend *be, void *host, const void *de
 enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, size_t bytes, struct dsa_error *err);
 enum dsa_status cuda_load_weight(struct dsa_backend *be, struct dsa_tensor to, const void *host, enum dsa_dtype stored,
                                  struct dsa_error *err);
+enum dsa_status cuda_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+                              const struct dsa_block_scales *scales, struct dsa_error *err);
 enum dsa_status cuda_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                            const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 enum dsa_status cuda_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,
@@ -168,7 +171,7 @@ enum dsa_status cuda_rope(struct dsa_backend *be, struct dsa_tensor x, const str
                           struct dsa_error *err);
 enum dsa_status cuda_select(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
                             struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                            const struct dsa_rows *rows, struct dsa_error *err);
+                            enum dsa_index_precision precision, const struct dsa_rows *rows, struct dsa_error *err);
 enum dsa_status cuda_attention(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
                                struct dsa_tensor keys, const int32_t *selection, int topk, int heads, int latent, int r,
                                float scale, const struct dsa_rows *rows, struct dsa_error *err);

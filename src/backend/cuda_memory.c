@@ -1,11 +1,13 @@
 /* Memory of the CUDA backend, and weights on their way in. */
 #include "cuda.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dsa/arena.h"
+#include "stored.h"
 
 struct cuda_block {
 	struct cuda_block *next;
@@ -192,37 +194,21 @@ enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, si
 	return move(be, to, from, bytes, err);
 }
 
-/* Is the stored element (unaligned host memory) NaN or infinite? */
-static bool stored_is_finite(const uint8_t *at, enum dsa_dtype stored)
-{
-	float single;
-	uint16_t half;
-	switch (stored) {
-	case DSA_F32:
-		memcpy(&single, at, sizeof single);
-		return isfinite(single);
-	case DSA_BF16:
-		memcpy(&half, at, sizeof half);
-		return (half & 0x7f80) != 0x7f80;
-	case DSA_F16:
-		memcpy(&half, at, sizeof half);
-		return (half & 0x7c00) != 0x7c00;
-	default:
-		return (*at & 0x7f) != 0x7f;
-	}
-}
-
-/* The device has seen a weight that is not finite: which one is looked up here, and said as the CPU backend says it. */
+/* The device has seen a weight that is not finite: which one is looked up here, and said as the CPU backend says it.
+ * Beyond the largest bf16 number lie a few of float32, which are infinite only once they are rounded. scales: of FP8,
+ * else NULL. */
 static enum dsa_status name_fault(struct dsa_tensor to, const uint8_t *from, enum dsa_dtype stored,
-                                  struct dsa_error *err)
+                                  const struct dsa_block_scales *scales, struct dsa_error *err)
 {
+	const float most = to.dtype == DSA_F32 ? FLT_MAX : 0x1.fefffep127f;
 	size_t size = dsa_dtype_bytes(stored);
 	for (int64_t row = 0; row < to.rows; row++)
-		for (int col = 0; col < to.cols; col++, from += size)
-			if (!stored_is_finite(from, stored))
-				return dsa_fail(err, DSA_E_NUMERIC,
-				                "row %lld, column %d: not finite, expected a finite number",
-				                (long long)row, col);
+		for (int col = 0; col < to.cols; col++, from += size) {
+			float x = stored_value(from, stored) * (scales ? fp8_scale_at(scales, to.cols, row, col) : 1);
+			if (!(fabsf(x) <= most))
+				return dsa_fail(err, DSA_E_NUMERIC, "row %lld, column %d: %s, expected a finite number",
+				                (long long)row, col, isnan(x) ? "NaN" : "infinity");
+		}
 	return dsa_fail(err, DSA_E_DEVICE, "the device found a weight that is not finite, the host does not");
 }
 
@@ -248,6 +234,42 @@ enum dsa_status cuda_load_weight(struct dsa_backend *be, struct dsa_tensor to, c
 	if (!status)
 		status = cuda_take_fault(cuda, &fault, err);
 	if (!status && fault.not_finite != ~0ULL)
-		status = name_fault(to, from, stored, err);
+		status = name_fault(to, from, stored, NULL, err);
+	return status;
+}
+
+/* Pieces of whole rows, each behind the rows of scales that it needs. */
+enum dsa_status cuda_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
+                              const struct dsa_block_scales *scales, struct dsa_error *err)
+{
+	struct dsa_cuda *cuda = cuda_of(be);
+	const uint8_t *from = host;
+	const int64_t block = scales->block_rows, align = 256;
+	int64_t across = (to.cols + scales->block_cols - 1) / scales->block_cols;
+	int64_t scale_row = across * (int64_t)sizeof(float);
+	/* n rows lie in at most n / block + 2 rows of blocks; with one scale per number a row still takes 5 bytes. */
+	int64_t chunk = (CUDA_LANDING_BYTES - align - 2 * scale_row) * block / (to.cols * block + scale_row);
+	enum dsa_status status = fp8_check_scales(scales, to.rows, to.cols, err);
+	assert(to.stride == to.cols && (to.dtype == DSA_F32 || to.dtype == DSA_BF16));
+	assert(chunk > 0);
+	for (int64_t first = 0; first < to.rows && !status; first += chunk) {
+		int64_t n = cuda_min(chunk, to.rows - first), top = first / block;
+		int64_t scale_bytes = ((first + n - 1) / block - top + 1) * scale_row;
+		char *numbers = cuda->landing + (scale_bytes + align - 1) / align * align;
+		status = cuda_upload(be, cuda->landing, (const char *)scales->data + top * scale_row,
+		                     (size_t)scale_bytes, err);
+		if (!status)
+			status = cuda_upload(be, numbers, from + first * to.cols, (size_t)(n * to.cols), err);
+		if (!status)
+			status = cuda_check(kernel_convert_fp8(cuda->stream, dsa_tensor_rows(to, first, n), numbers,
+			                                       (const float *)cuda->landing, (int)block,
+			                                       scales->block_cols, (int)(first % block), cuda->fault),
+			                    "converting weights", err);
+	}
+	struct kernel_fault fault;
+	if (!status)
+		status = cuda_take_fault(cuda, &fault, err);
+	if (!status && fault.not_finite != ~0ULL)
+		status = name_fault(to, from, DSA_F8_E4M3, scales, err);
 	return status;
 }

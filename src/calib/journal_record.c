@@ -7,7 +7,14 @@
 
 /* No count of a sane record comes near it, and sums of many stay inside int64. */
 static const uint64_t count_most = (uint64_t)1 << 48;
-enum { HEAD_BYTES = 8, KEY_BYTES = 24, NIBBLE = 15, LAYERS_MOST = 4096, MASK_MOST = (1 << DSA_POSITION_BUCKETS) - 1 };
+enum {
+	HEAD_BYTES = 8,
+	KEY_BYTES = 24,
+	NIBBLE = 15,
+	LAYERS_MOST = 4096,
+	MASK_MOST = (1 << DSA_POSITION_BUCKETS) - 1,
+	MASK_PLAIN = 1 << DSA_POSITION_BUCKETS
+};
 
 enum dsa_status dsa_record_buffer_reserve(struct dsa_record_buffer *buffer, size_t room, struct dsa_error *err)
 {
@@ -154,7 +161,7 @@ enum dsa_status dsa_record_write_overlap(struct dsa_record_buffer *out, const st
 		size_t layers = (size_t)document->layers;
 		uint64_t mask = 0;
 		for (int p = 0; p < DSA_POSITION_BUCKETS; p++)
-			mask |= (uint64_t)(document->queries[p] != 0) << p;
+			mask |= (uint64_t)(document->queries[p] != 0) << p | (document->plain[p] ? MASK_PLAIN : 0u);
 		put_varint(out, (uint64_t)document->document);
 		put_varint(out, layers);
 		put_varint(out, mask);
@@ -165,6 +172,9 @@ enum dsa_status dsa_record_write_overlap(struct dsa_record_buffer *out, const st
 			for (size_t i = 0; i < layers; i++)
 				for (size_t j = i; j < layers; j++)
 					put_varint(out, (uint64_t)document->counts[p][i * layers + j]);
+			assert(!(mask & MASK_PLAIN) == !document->plain[p]);
+			for (size_t i = 0; i < layers && mask & MASK_PLAIN; i++)
+				put_varint(out, (uint64_t)document->plain[p][i]);
 		}
 	}
 	return finish(out, err);
@@ -321,6 +331,21 @@ static enum dsa_status take_triangle(struct byte_reader *in, int64_t **out, size
 	return DSA_OK;
 }
 
+static enum dsa_status take_plain(struct byte_reader *in, int64_t **out, size_t layers, struct dsa_arena *arena,
+                                  struct dsa_error *err)
+{
+	if (bytes_left(in) < layers) {
+		in->bad = true;
+		return DSA_OK;
+	}
+	*out = dsa_arena_alloc(arena, layers, sizeof **out, "overlap counts", err);
+	if (!*out)
+		return DSA_E_MEMORY;
+	for (size_t i = 0; i < layers; i++)
+		(*out)[i] = (int64_t)take_varint(in, count_most);
+	return DSA_OK;
+}
+
 enum dsa_status dsa_record_read_overlap(const uint8_t *record, size_t bytes, struct dsa_arena *arena, int documents,
                                         struct dsa_doc_overlap **overlap, struct dsa_error *err)
 {
@@ -340,7 +365,7 @@ enum dsa_status dsa_record_read_overlap(const uint8_t *record, size_t bytes, str
 		struct dsa_doc_overlap *document = &(*overlap)[d];
 		document->document = (int32_t)take_varint(&in, INT32_MAX);
 		document->layers = (int32_t)take_varint(&in, LAYERS_MOST);
-		uint64_t mask = take_varint(&in, MASK_MOST);
+		uint64_t mask = take_varint(&in, MASK_MOST | MASK_PLAIN);
 		for (int p = 0; p < DSA_POSITION_BUCKETS && !in.bad; p++) {
 			if (!(mask >> p & 1))
 				continue;
@@ -348,6 +373,8 @@ enum dsa_status dsa_record_read_overlap(const uint8_t *record, size_t bytes, str
 			if (!document->queries[p])
 				in.bad = true; /* the mask says that there are some */
 			status = take_triangle(&in, &document->counts[p], (size_t)document->layers, arena, err);
+			if (!status && mask & MASK_PLAIN && !in.bad)
+				status = take_plain(&in, &document->plain[p], (size_t)document->layers, arena, err);
 			if (status)
 				return status;
 		}

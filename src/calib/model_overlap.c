@@ -13,24 +13,41 @@ struct window {
 	int32_t **selections; /* (layers) of the window's rows, on the device: (count, K) I32 */
 	void *memory;         /* behind them */
 	void *index;          /* (most rows of a window) I32, on the device */
+	/* Where the indexer has a precision, on the device: what a layer would have selected without, (the batch's
+	 * tokens, K) and (rows of the window, K); else NULL. */
+	void *plain_pass, *plain;
 };
 
-/* Adds |S_i ∩ S_j| of one document's rows in the window, bucket by bucket: its scored rows of a bucket are neighbours.
- * doc_first: the document's first scored row in the batch. */
+/* Rows [*begin, end) of a document's that lie in the window; doc_first: its first scored row in the batch. */
+static int64_t rows_in_window(const struct model_evaluator *me, int d, int64_t doc_first, const struct window *w,
+                              int64_t *begin)
+{
+	int64_t end = doc_first + me->scored_of[d];
+	*begin = w->first > doc_first ? w->first : doc_first;
+	return w->first + w->count < end ? w->first + w->count : end;
+}
+
+/* The row behind those from `begin` on that are in the bucket of `begin`: scored rows of a bucket are neighbours. */
+static int64_t bucket_end(const struct model_evaluator *me, int64_t begin, int64_t end, int *bucket)
+{
+	int64_t next = begin;
+	*bucket = dsa_position_bucket(me->position[begin], me->shape.topk);
+	while (next < end && dsa_position_bucket(me->position[next], me->shape.topk) == *bucket)
+		next++;
+	return next;
+}
+
+/* Adds |S_i ∩ S_j| of one document's rows in the window, bucket by bucket. */
 static enum dsa_status count_document(struct model_evaluator *me, struct dsa_doc_overlap *out, int d, int64_t doc_first,
                                       const struct window *w, struct dsa_arena *scratch, struct dsa_error *err)
 {
-	int layers = me->shape.layers, topk = me->shape.topk;
-	int64_t begin = w->first > doc_first ? w->first : doc_first, end = doc_first + me->scored_of[d];
-	end = w->first + w->count < end ? w->first + w->count : end;
+	int layers = me->shape.layers, topk = me->shape.topk, bucket;
+	int64_t begin, end = rows_in_window(me, d, doc_first, w, &begin), next;
 	const int32_t **at = dsa_arena_alloc(scratch, (size_t)layers, sizeof *at, "selections", err);
 	if (!at)
 		return DSA_E_MEMORY;
-	while (begin < end) {
-		int bucket = dsa_position_bucket(me->position[begin], topk);
-		int64_t next = begin;
-		while (next < end && dsa_position_bucket(me->position[next], topk) == bucket)
-			next++;
+	for (; begin < end; begin = next) {
+		next = bucket_end(me, begin, end, &bucket);
 		out->queries[bucket] += next - begin;
 		if (!out->counts[bucket])
 			out->counts[bucket] = dsa_arena_alloc(scratch, (size_t)layers * (size_t)layers, sizeof(int64_t),
@@ -43,13 +60,39 @@ static enum dsa_status count_document(struct model_evaluator *me, struct dsa_doc
 		    me->be->ops->overlap(me->be, out->counts[bucket], at, layers, topk, next - begin, err);
 		if (status)
 			return status;
-		begin = next;
+	}
+	return DSA_OK;
+}
+
+/* Adds |S_l ∩ what layer l would have selected without a precision| of every document's rows in the window. */
+static enum dsa_status count_plain(struct model_evaluator *me, struct dsa_doc_overlap *out, int count, int l,
+                                   const struct window *w, struct dsa_arena *scratch, struct dsa_error *err)
+{
+	int topk = me->shape.topk, bucket;
+	int64_t doc_first = 0, begin, next;
+	for (int d = 0; d < count; doc_first += me->scored_of[d++]) {
+		int64_t end = rows_in_window(me, d, doc_first, w, &begin);
+		for (; begin < end; begin = next) {
+			next = bucket_end(me, begin, end, &bucket);
+			int64_t pairs[4] = {0}, row = (begin - w->first) * topk;
+			const int32_t *const at[] = {w->selections[l] + row, (const int32_t *)w->plain + row};
+			if (!out[d].plain[bucket])
+				out[d].plain[bucket] = dsa_arena_alloc(scratch, (size_t)me->shape.layers,
+				                                       sizeof(int64_t), "overlap counts", err);
+			if (!out[d].plain[bucket])
+				return DSA_E_MEMORY;
+			enum dsa_status status = me->be->ops->overlap(me->be, pairs, at, 2, topk, next - begin, err);
+			if (status)
+				return status;
+			out[d].plain[bucket][l] += pairs[1];
+		}
 	}
 	return DSA_OK;
 }
 
 /* Runs the reference whole and leaves each layer's selection of the window's rows. */
-static enum dsa_status gather_window(struct model_evaluator *me, const struct window *w, struct dsa_error *err)
+static enum dsa_status gather_window(struct model_evaluator *me, struct dsa_doc_overlap *out, int count,
+                                     const struct window *w, struct dsa_arena *scratch, struct dsa_error *err)
 {
 	struct kept *kept = &me->kept[me->batch];
 	const struct dsa_ops *ops = me->be->ops;
@@ -68,6 +111,13 @@ static enum dsa_status gather_window(struct model_evaluator *me, const struct wi
 		                                         me->shape.batch[me->batch].tokens, topk);
 		struct dsa_tensor to = dsa_tensor_make(w->selections[l], DSA_I32, w->count, topk);
 		status = ops->gather(me->be, to, from, w->index, err);
+		if (!status && w->plain && me->shape.reference[l] == 'F') {
+			from.data = w->plain_pass;
+			to.data = w->plain;
+			status = ops->gather(me->be, to, from, w->index, err);
+			if (!status)
+				status = count_plain(me, out, count, l, w, scratch, err);
+		}
 		void *image = status || me->naive
 		                  ? NULL
 		                  : dsa_states_keep(me->states, me->batch, me->shape.reference, l + 1, false);
@@ -94,6 +144,12 @@ static enum dsa_status open_window(struct model_evaluator *me, struct window *w,
 		status = ops->alloc(me->be, (size_t)rows * sizeof(int32_t), "row numbers", &w->index, err);
 	for (size_t l = 0; l < layers && !status; l++)
 		w->selections[l] = (int32_t *)((char *)w->memory + each * l);
+	if (status || me->model->config.index_precision == DSA_INDEX_ACT)
+		return status;
+	size_t pass = (size_t)me->shape.batch[me->batch].tokens * (size_t)me->shape.topk * sizeof(int32_t);
+	status = ops->alloc(me->be, pass, "the selections without a precision", &w->plain_pass, err);
+	if (!status)
+		status = ops->alloc(me->be, each, "the selections without a precision", &w->plain, err);
 	return status;
 }
 
@@ -106,16 +162,19 @@ static enum dsa_status count_all(struct model_evaluator *me, struct dsa_doc_over
 	for (w.first = 0; w.first < me->scored && !status; w.first += rows) {
 		int64_t doc_first = 0;
 		w.count = me->scored - w.first < rows ? me->scored - w.first : rows;
-		status = model_evaluator_stopped(me) ? model_evaluator_interrupted(err) : gather_window(me, &w, err);
+		dsa_forward_keep_plain(me->forward, w.plain_pass);
+		status = model_evaluator_stopped(me) ? model_evaluator_interrupted(err)
+		                                     : gather_window(me, out, count, &w, scratch, err);
+		dsa_forward_keep_plain(me->forward, NULL);
 		for (int d = 0; d < count && !status; d++) {
 			status = count_document(me, &out[d], d, doc_first, &w, scratch, err);
 			doc_first += me->scored_of[d];
 		}
 	}
-	if (w.memory)
-		me->be->ops->free(me->be, w.memory);
-	if (w.index)
-		me->be->ops->free(me->be, w.index);
+	void *const taken[] = {w.memory, w.index, w.plain_pass, w.plain};
+	for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+		if (taken[i])
+			me->be->ops->free(me->be, taken[i]);
 	return status;
 }
 

@@ -38,7 +38,10 @@ enum dsa_status dsa_overlap_init(struct dsa_overlap *overlap, int corpora, int l
 	if (!overlap->sum)
 		return DSA_E_MEMORY;
 	overlap->sum2 = dsa_arena_alloc(arena, (size_t)corpora, cells * sizeof *overlap->sum2, what, err);
-	return overlap->sum2 ? DSA_OK : DSA_E_MEMORY;
+	if (!overlap->sum2)
+		return DSA_E_MEMORY;
+	overlap->plain = dsa_arena_alloc(arena, buckets, (size_t)layers * sizeof *overlap->plain, what, err);
+	return overlap->plain ? DSA_OK : DSA_E_MEMORY;
 }
 
 static size_t slot_of(int corpus, int position)
@@ -72,6 +75,9 @@ void dsa_overlap_add(struct dsa_overlap *overlap, int corpus, const struct dsa_d
 			overlap->counts[bucket * cells + i] += document->counts[p][i];
 			add_square(overlap, slot, i, n, document->counts[p][i]);
 		}
+		overlap->has_plain |= document->plain[p] != NULL;
+		for (int l = 0; l < overlap->layers && document->plain[p]; l++)
+			overlap->plain[bucket * (size_t)overlap->layers + (size_t)l] += document->plain[p][l];
 	}
 	if (!queries)
 		return;
@@ -111,15 +117,29 @@ int dsa_overlap_documents(const struct dsa_overlap *overlap, int corpus, int pos
 	return overlap->documents[slot_of(corpus, position)];
 }
 
-double dsa_overlap_at(const struct dsa_overlap *overlap, int corpus, int position, int i, int j)
+/* counts (corpora, buckets, cells): of one cell, over the queries of a bucket or of all. */
+static double share(const struct dsa_overlap *overlap, const int64_t *counts, size_t cells, size_t cell, int corpus,
+                    int position)
 {
 	assert(corpus >= 0 && corpus < overlap->corpora && position >= -1 && position < DSA_POSITION_BUCKETS);
-	size_t cells = square(overlap), cell = cell_of(overlap, i, j);
 	int64_t queries = dsa_overlap_queries(overlap, corpus, position), common = 0;
 	for (int p = 0; p < DSA_POSITION_BUCKETS; p++)
 		if (position < 0 || p == position)
-			common += overlap->counts[((size_t)corpus * DSA_POSITION_BUCKETS + (size_t)p) * cells + cell];
+			common += counts[((size_t)corpus * DSA_POSITION_BUCKETS + (size_t)p) * cells + cell];
 	return queries ? (double)common / ((double)queries * overlap->topk) : (double)NAN;
+}
+
+double dsa_overlap_at(const struct dsa_overlap *overlap, int corpus, int position, int i, int j)
+{
+	return share(overlap, overlap->counts, square(overlap), cell_of(overlap, i, j), corpus, position);
+}
+
+double dsa_overlap_plain(const struct dsa_overlap *overlap, int corpus, int position, int layer)
+{
+	assert(layer >= 0 && layer < overlap->layers);
+	if (!overlap->has_plain)
+		return (double)NAN;
+	return share(overlap, overlap->plain, (size_t)overlap->layers, (size_t)layer, corpus, position);
 }
 
 double dsa_overlap_se(const struct dsa_overlap *overlap, int corpus, int position, int i, int j)

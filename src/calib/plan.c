@@ -232,6 +232,9 @@ void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config
 	    .overlap = layers * (size_t)config->topk * sizeof(int32_t) *
 	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, DSA_OVERLAP_BYTES),
 	};
+	/* What the indexers would have selected without their precision lies beside what they select. */
+	if (config->index_precision != DSA_INDEX_ACT)
+		plan->overlap += (size_t)(tokens + scored) * (size_t)config->topk * sizeof(int32_t);
 	plan->total = plan->weights + plan->rotary + plan->workspace + plan->streams + plan->scratch + plan->hidden +
 	              plan->overlap;
 }

@@ -70,6 +70,9 @@ static enum dsa_status measure(struct benching *b, struct dsa_terminal *terminal
 	                                        : dsa_model_config_load(&b->config, options->model, &b->arena, err);
 	if (status)
 		return status == DSA_E_MISSING ? DSA_E_INPUT : status;
+	status = dsa_cli_precision(options, &b->config, err);
+	if (status)
+		return status;
 	const struct dsa_backend_options device = {.device = options->device,
 	                                           .threads = (int)options->threads,
 	                                           .gpu_memory = options->gpu_memory,
@@ -94,6 +97,7 @@ static enum dsa_status measure(struct benching *b, struct dsa_terminal *terminal
 		status = dsa_model_open(&b->model, b->backend, options->model, b->context, &terminal->log, err);
 	if (status)
 		return status;
+	b->model->config.index_precision = b->config.index_precision;
 	return dsa_bench_run(&b->bench, b->model, b->context, dsa_terminal_stop_flag(), &terminal->log, err);
 }
 
@@ -227,6 +231,7 @@ static void write_json(struct dsa_text *text, const struct benching *b)
 	dsa_json_put_text(&json, "device", b->backend->name);
 	dsa_json_put_text(&json, "model", b->options->model);
 	dsa_json_put_text(&json, "shape", b->options->shape);
+	dsa_json_put_text(&json, "indexer_precision", b->options->indexer_precision);
 	dsa_json_put_int(&json, "context", bench->context);
 	json_dimensions(&json, &b->config);
 	dsa_json_put_int(&json, "experts", b->config.router.experts);

@@ -10,7 +10,8 @@ struct inspection {
 	const char *directory;
 	struct dsa_model_config config;
 	int tensors, shards;
-	uint64_t stored, resident; /* bytes: in the files; as weights of the CPU backend */
+	uint64_t stored, resident;      /* bytes: in the files; as weights of the CPU backend */
+	uint64_t stored_as[DSA_DTYPES]; /* of stored, by dtype */
 	char fingerprint[65];
 };
 
@@ -25,8 +26,11 @@ static enum dsa_status inspect(struct inspection *found, struct dsa_arena *arena
 	if (!status) {
 		found->tensors = dsa_checkpoint_count(checkpoint);
 		found->shards = dsa_checkpoint_shards(checkpoint);
-		for (int i = 0; i < found->tensors; i++)
-			found->stored += dsa_checkpoint_at(checkpoint, i)->bytes;
+		for (int i = 0; i < found->tensors; i++) {
+			const struct dsa_stored *tensor = dsa_checkpoint_at(checkpoint, i);
+			found->stored += tensor->bytes;
+			found->stored_as[tensor->dtype] += tensor->bytes;
+		}
 		found->resident = dsa_model_weight_bytes(&found->config, DSA_F32);
 	}
 	dsa_checkpoint_close(checkpoint);
@@ -55,8 +59,15 @@ static void print_text(const struct inspection *found)
 	printf("vocabulary     %d, positions %d\n", c->vocab, c->max_positions);
 	printf("native pattern %s (%d S%s)\n", c->native, dsa_pattern_shared(c->native),
 	       c->native_is_explicit ? "" : "; the checkpoint says nothing, so all F");
-	printf("files          %d tensors in %d files, %.1f MiB\n", found->tensors, found->shards,
+	printf("files          %d tensors in %d files, %.1f MiB:", found->tensors, found->shards,
 	       (double)found->stored / 1048576.0);
+	for (int d = 0; d < DSA_DTYPES; d++)
+		if (found->stored_as[d])
+			printf(" %s %.1f", dsa_dtype_name((enum dsa_dtype)d), (double)found->stored_as[d] / 1048576.0);
+	printf("\n");
+	if (c->block_rows)
+		printf("quantisation   FP8 e4m3, one %sscale per block of %d x %d\n",
+		       c->scale_ue8m0 ? "power-of-two (ue8m0) " : "", c->block_rows, c->block_cols);
 	printf("memory         %.1f MiB of weights on the CPU (float32)\n", (double)found->resident / 1048576.0);
 	printf("fingerprint    %s\n", found->fingerprint);
 }
@@ -85,6 +96,17 @@ static void print_json(const struct inspection *found, struct dsa_text *text)
 	dsa_json_put_int(&writer, "tensors", found->tensors);
 	dsa_json_put_int(&writer, "files", found->shards);
 	dsa_json_put_uint(&writer, "stored_bytes", found->stored);
+	dsa_json_object(&writer, "stored_bytes_as");
+	for (int d = 0; d < DSA_DTYPES; d++)
+		if (found->stored_as[d])
+			dsa_json_put_uint(&writer, dsa_dtype_name((enum dsa_dtype)d), found->stored_as[d]);
+	dsa_json_end(&writer);
+	dsa_json_put_text(&writer, "quantisation", c->block_rows ? "fp8" : NULL);
+	if (c->block_rows) {
+		dsa_json_put_text(&writer, "scale_format", c->scale_ue8m0 ? "ue8m0" : "f32");
+		dsa_json_put_int(&writer, "scale_block_rows", c->block_rows);
+		dsa_json_put_int(&writer, "scale_block_columns", c->block_cols);
+	}
 	dsa_json_put_uint(&writer, "cpu_weight_bytes", found->resident);
 	dsa_json_put_text(&writer, "fingerprint", found->fingerprint);
 	dsa_json_end(&writer);

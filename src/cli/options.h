@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "dsa/arena.h"
+#include "dsa/model_config.h"
 #include "dsa/search.h"
 #include "dsa/spool.h"
 #include "dsa/status.h"
@@ -85,6 +86,9 @@ DSA_CHECKED enum dsa_status dsa_cli_corpus(const char *value, struct dsa_corpus_
 /* Budget for a model of `layers`; budget->… NaN and -1 where nothing was given. *given: any of them was. */
 DSA_CHECKED enum dsa_status dsa_cli_budget(const struct dsa_cli_options *options, int layers, struct dsa_budget *budget,
                                            bool *given, struct dsa_error *err);
+/* Sets config's index_precision to what --indexer-precision means for this model. */
+DSA_CHECKED enum dsa_status dsa_cli_precision(const struct dsa_cli_options *options, struct dsa_model_config *config,
+                                              struct dsa_error *err);
 /* Layers that must stay F from --force-full, --pp-starts, --pp; locked (layers). */
 DSA_CHECKED enum dsa_status dsa_cli_locked(const struct dsa_cli_options *options, int layers, bool *locked,
                                            struct dsa_error *err);

@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "commands.h"
 #include "dsa/csv.h"
 #include "dsa/calibration.h"
@@ -21,9 +23,35 @@ static enum dsa_status measure(struct dsa_session *session, struct dsa_results *
 	return status;
 }
 
+/* How much of what the indexers select is what they select in float32, on average and in the layer that has least. */
+static void write_plain(struct dsa_text *text, const struct dsa_results *results, int corpus, const char *precision)
+{
+	double sum = 0, least = INFINITY;
+	int full = 0, at = 0;
+	for (int l = 0; l < results->layers; l++) {
+		double share = dsa_overlap_plain(&results->overlap, corpus, -1, l);
+		if (results->reference[l] != 'F' || isnan(share))
+			continue;
+		full++;
+		sum += share;
+		if (share < least)
+			least = share, at = l;
+	}
+	if (!full)
+		return;
+	dsa_text_utf8(text, results->corpora[corpus].name);
+	dsa_text_printf(text, ": in %s, indexers select ", precision);
+	dsa_text_figure(text, sum / full);
+	dsa_text_add(text, " of the positions that they select in f32, least in layer ");
+	dsa_text_printf(text, "%d: ", at);
+	dsa_text_figure(text, least);
+	dsa_text_add(text, "\n");
+}
+
 static enum dsa_status write_files(struct dsa_session *session, const struct dsa_results *results, bool json,
                                    struct dsa_error *err)
 {
+	const char *precision = session->options->indexer_precision;
 	struct dsa_text csv = {0}, text = {0};
 	dsa_overlap_csv_write(&csv, results);
 	enum dsa_status status = dsa_write_text(&csv, session->run, "overlap.csv", &session->arena, err);
@@ -43,6 +71,7 @@ static enum dsa_status write_files(struct dsa_session *session, const struct dsa
 		dsa_text_add(&text, ": neighbouring layers share ");
 		dsa_text_figure(&text, sum / (results->layers > 1 ? results->layers - 1 : 1));
 		dsa_text_add(&text, " of their selections on average\n");
+		write_plain(&text, results, c, precision);
 	}
 	dsa_terminal_clear(session->terminal);
 	return dsa_print_text(&text, "the overlap", err);

@@ -185,6 +185,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	                        longest_document(session->spool), &session->terminal->log, err);
 	if (status)
 		return status;
+	session->model->config.index_precision = session->config.index_precision;
 	session->host_memory = dsa_session_pool_limit(session);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .wave = session->wave,
@@ -362,6 +363,8 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 	enum dsa_status status = check_options(options, err);
 	if (!status)
 		status = dsa_model_config_load(&session->config, options->model, &session->arena, err);
+	if (!status)
+		status = dsa_cli_precision(options, &session->config, err);
 	if (!status)
 		status = check_request(session, err);
 	if (!status && options->context > session->config.max_positions)

@@ -125,7 +125,7 @@ static enum dsa_status call_indexer(struct view *v, enum dsa_bench_operator op, 
 	default:
 		assert(op == DSA_BENCH_SELECT_LAST || op == DSA_BENCH_SELECT_MIDDLE);
 		return v->ops->select(v->be, w->dropped.data, c->topk, w->index_q, w->index_keys, w->index_weights,
-		                      c->index_heads, c->index_dim, &v->rows, err);
+		                      c->index_heads, c->index_dim, c->index_precision, &v->rows, err);
 	}
 }
 

@@ -30,6 +30,8 @@ void config_refuse(struct config_reader *reader, const char *fmt, ...) DSA_PRINT
 
 /* rope_config.c: fills inv_freq, rope_scale and attention_scale; config's rope, nope and max_positions are read. */
 void config_read_rope(struct config_reader *reader, struct dsa_model_config *config);
+/* quantisation_config.c: fills block_rows, block_cols and scale_ue8m0. */
+void config_read_quantisation(struct config_reader *reader, struct dsa_model_config *config);
 /* pattern_config.c: fills native and native_is_explicit. */
 void config_read_pattern(struct config_reader *reader, struct dsa_model_config *config);
 

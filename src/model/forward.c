@@ -104,6 +104,7 @@ struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *c, i
 	    .index_heads = c->index_heads,
 	    .index_dim = c->index_dim,
 	    .max_context = context,
+	    .index_precision = c->index_precision,
 	};
 }
 
@@ -266,6 +267,11 @@ enum dsa_status dsa_forward_embed(struct dsa_forward *f, uint64_t seed, struct d
 		return DSA_OK;
 	return f->be->ops->embed(f->be, dsa_tensor_rows(f->stream->residual, 0, f->rows), f->model->embed,
 	                         f->work.ids.data, &rows, seed, err);
+}
+
+void dsa_forward_keep_plain(struct dsa_forward *f, int32_t *plain)
+{
+	f->plain = plain;
 }
 
 enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, int64_t count, struct dsa_tensor out,

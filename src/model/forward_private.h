@@ -64,6 +64,7 @@ struct dsa_forward {
 	int64_t rows, key_rows;
 	int64_t laid_out; /* rows, and the prefix's behind them */
 	bool whole;
+	int32_t *plain; /* dsa_forward_keep_plain */
 	struct dsa_prefix *prefix;
 	int loaded; /* the layer whose keys of the prefix are in the workspace, or -1 */
 	bool index_loaded;

@@ -109,8 +109,13 @@ static enum dsa_status run_indexer(struct dsa_forward *f, const struct task *tas
 	TRY(ops->rope(f->be, t->w.index_q, &t->rows, c->index_heads, c->index_dim, 0, c->rope, c->indexer_rope_style,
 	              f->model->cos, f->model->sin, err));
 	TRY(ops->linear(f->be, t->w.index_weights, t->w.normed, layer->index_weights, none, false, err));
-	return ops->select(f->be, task->keep ? t->w.selection.data : t->w.dropped.data, c->topk, t->w.index_q,
-	                   t->w.index_keys, t->w.index_weights, c->index_heads, c->index_dim, &t->rows, err);
+	TRY(ops->select(f->be, task->keep ? t->w.selection.data : t->w.dropped.data, c->topk, t->w.index_q,
+	                t->w.index_keys, t->w.index_weights, c->index_heads, c->index_dim, c->index_precision, &t->rows,
+	                err));
+	if (!task->keep || !f->plain)
+		return DSA_OK;
+	return ops->select(f->be, f->plain + t->first * c->topk, c->topk, t->w.index_q, t->w.index_keys,
+	                   t->w.index_weights, c->index_heads, c->index_dim, DSA_INDEX_ACT, &t->rows, err);
 }
 
 static enum dsa_status run_attention(struct dsa_forward *f, const struct task *task, struct tile *t,

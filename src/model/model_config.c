@@ -69,9 +69,6 @@ static void refuse_unimplemented(struct config_reader *reader, const struct dsa_
 	const json_t *q_rank = json_object_get(reader->object, "q_lora_rank");
 	if (json_is_null(q_rank))
 		config_refuse(reader, "q_lora_rank null (queries without a low-rank step) is not implemented");
-	if (config_value(reader, "quantization_config"))
-		config_refuse(reader, "quantization_config: quantised (FP8) checkpoints are not supported yet by this "
-		                      "version; dequantise to BF16 first");
 	int kv_heads = config_int(reader, "num_key_value_heads", 1, MAX_HEADS, config->heads);
 	if (kv_heads != config->heads)
 		config_refuse(reader, "num_key_value_heads is %d, expected num_attention_heads (%d)", kv_heads,
@@ -219,6 +216,7 @@ enum dsa_status dsa_model_config_parse(struct dsa_model_config *config, const ch
 	read_experts(r, defaults, config);
 	read_feed_forward(r, config);
 	config_read_rope(r, config);
+	config_read_quantisation(r, config);
 	config_read_pattern(r, config);
 cleanup:
 	json_decref(root);

@@ -30,8 +30,9 @@ struct weight_slot {
 	enum dsa_dtype dtype;
 	int64_t rows;
 	int cols;
-	int count;    /* experts */
-	double scale; /* the content is multiplied by it; only where dtype is F32 */
+	int count;                  /* experts */
+	double scale;               /* the content is multiplied by it; only where dtype is F32 */
+	int block_rows, block_cols; /* of the scales of weights stored as FP8; 0: config.json tells of none */
 };
 
 enum { WEIGHT_SLOTS = 32, WEIGHT_ALIGNMENT = 256 };

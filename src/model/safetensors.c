@@ -401,14 +401,10 @@ enum dsa_status dsa_checkpoint_get_shape(const struct dsa_checkpoint *cp, const 
 	print_shape(wanted, sizeof wanted, dims, shape);
 	if (!tensor)
 		return dsa_fail(err, DSA_E_INPUT, "%s: tensor %s (%s) is missing", cp->place, name, wanted);
-	if (tensor->dtype == DSA_F8_E4M3)
-		return dsa_fail(err, DSA_E_INPUT,
-		                "%s: tensor %s is F8_E4M3; FP8 checkpoints are not supported yet by this version, "
-		                "dequantise to BF16 first",
-		                cp->place, name);
-	if (tensor->dtype != DSA_F32 && tensor->dtype != DSA_F16 && tensor->dtype != DSA_BF16)
-		return dsa_fail(err, DSA_E_INPUT, "%s: tensor %s is %s, expected F32, F16 or BF16", cp->place, name,
-		                dsa_dtype_name(tensor->dtype));
+	if (tensor->dtype != DSA_F32 && tensor->dtype != DSA_F16 && tensor->dtype != DSA_BF16 &&
+	    tensor->dtype != DSA_F8_E4M3)
+		return dsa_fail(err, DSA_E_INPUT, "%s: tensor %s is %s, expected F32, F16, BF16 or F8_E4M3", cp->place,
+		                name, dsa_dtype_name(tensor->dtype));
 	if (tensor->dims != dims || memcmp(tensor->shape, shape, (size_t)dims * sizeof *shape)) {
 		print_shape(found, sizeof found, tensor->dims, tensor->shape);
 		return dsa_fail(err, DSA_E_INPUT, "%s: tensor %s has shape %s, expected %s from config.json", cp->place,

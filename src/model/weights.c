@@ -11,6 +11,7 @@ struct slot_list {
 	struct weight_slot *slots;
 	int count;
 	enum dsa_dtype weight;
+	int block_rows, block_cols;
 };
 
 static struct weight_slot *add(struct slot_list *list, struct dsa_tensor *tensor, const char *name,
@@ -25,7 +26,9 @@ static struct weight_slot *add(struct slot_list *list, struct dsa_tensor *tensor
 	                             .rows = rows,
 	                             .cols = cols,
 	                             .count = 1,
-	                             .scale = 1};
+	                             .scale = 1,
+	                             .block_rows = list->block_rows,
+	                             .block_cols = list->block_cols};
 	return slot;
 }
 
@@ -71,7 +74,8 @@ static void add_feed_forward(struct slot_list *list, struct dsa_layer *layer, co
 int weight_layer_slots(struct weight_slot slots[WEIGHT_SLOTS], struct dsa_layer *layer,
                        const struct dsa_model_config *c, int index, bool indexer, enum dsa_dtype weight)
 {
-	struct slot_list list = {.slots = slots, .weight = weight};
+	struct slot_list list = {
+	    .slots = slots, .weight = weight, .block_rows = c->block_rows, .block_cols = c->block_cols};
 	int heads = c->heads;
 	vector(&list, &layer->input_norm, "input_layernorm.weight", c->hidden);
 	vector(&list, &layer->post_norm, "post_attention_layernorm.weight", c->hidden);
@@ -104,7 +108,8 @@ int weight_layer_slots(struct weight_slot slots[WEIGHT_SLOTS], struct dsa_layer 
 int weight_model_slots(struct weight_slot slots[WEIGHT_SLOTS], struct dsa_model *model,
                        const struct dsa_model_config *c, enum dsa_dtype weight)
 {
-	struct slot_list list = {.slots = slots, .weight = weight};
+	struct slot_list list = {
+	    .slots = slots, .weight = weight, .block_rows = c->block_rows, .block_cols = c->block_cols};
 	matrix(&list, &model->embed, "model.embed_tokens.weight", c->vocab, c->hidden);
 	vector(&list, &model->final_norm, "model.norm.weight", c->hidden);
 	if (!c->tied)
@@ -128,17 +133,50 @@ uint64_t weight_slots_bytes(const struct weight_slot *slots, int count)
 
 /* One stored tensor and the rows of its slot that it fills. */
 struct part {
-	const struct dsa_stored *stored;
+	const struct dsa_stored *stored, *scales; /* scales: of F8_E4M3, else NULL */
 	int64_t first, rows;
+	int matrices; /* of as many rows each lie one behind another; blocks of scales begin anew with each */
 };
 
-static enum dsa_status find_matrix(const struct dsa_checkpoint *cp, const char *prefix, const char *name, int64_t rows,
-                                   int cols, struct part *part, struct dsa_error *err)
+static int blocks(int64_t size, int block)
 {
-	char full[NAME_CHARS];
-	snprintf(full, sizeof full, "%s%s", prefix, name);
-	part->rows = rows;
-	return dsa_checkpoint_get(cp, full, rows, cols, &part->stored, err);
+	return (int)((size + block - 1) / block);
+}
+
+/* The scales beside an FP8 weight. Beside any other weight they are refused: whether its numbers are still to be
+ * multiplied by them, nobody could tell. */
+static enum dsa_status find_scales(const struct weight_slot *slot, const struct dsa_checkpoint *cp, struct part *part,
+                                   struct dsa_error *err)
+{
+	const struct dsa_stored *weight = part->stored;
+	const char *path = dsa_checkpoint_shard_path(cp, weight->shard);
+	char name[NAME_CHARS];
+	int64_t shape[3] = {part->matrices};
+	snprintf(name, sizeof name, "%s_scale_inv", weight->name);
+	if (weight->dtype != DSA_F8_E4M3) {
+		if (!dsa_checkpoint_find(cp, name))
+			return DSA_OK;
+		return dsa_fail(err, DSA_E_INPUT,
+		                "%s: tensor %s is %s but %s is there, which only an F8_E4M3 weight has; is the weight "
+		                "dequantised already? Then remove its scales",
+		                path, weight->name, dsa_dtype_name(weight->dtype), name);
+	}
+	if (slot->source == WEIGHT_VECTOR)
+		return dsa_fail(err, DSA_E_INPUT, "%s: tensor %s is F8_E4M3, expected F32, F16 or BF16", path,
+		                weight->name);
+	if (!slot->block_rows)
+		return dsa_fail(err, DSA_E_INPUT,
+		                "%s: tensor %s is F8_E4M3, but config.json has no quantization_config, which says what "
+		                "its scales mean",
+		                path, weight->name);
+	int dims = weight->dims;
+	shape[dims - 2] = blocks(part->rows / part->matrices, slot->block_rows);
+	shape[dims - 1] = blocks(slot->cols, slot->block_cols);
+	enum dsa_status status = dsa_checkpoint_get_shape(cp, name, dims, shape, &part->scales, err);
+	if (status || part->scales->dtype == DSA_F32)
+		return status;
+	return dsa_fail(err, DSA_E_INPUT, "%s: tensor %s is %s, expected F32",
+	                dsa_checkpoint_shard_path(cp, part->scales->shard), name, dsa_dtype_name(part->scales->dtype));
 }
 
 /* How many stored tensors make up the slot. */
@@ -161,34 +199,50 @@ static int slot_parts(const struct weight_slot *slot, const struct dsa_checkpoin
 	return 0;
 }
 
+/* The name behind the prefix of part `index` of `parts`. */
+static void part_name(char name[NAME_CHARS], const struct weight_slot *slot, const char *prefix, int index, int parts)
+{
+	static const char *const halves[] = {"gate_proj", "up_proj"};
+	switch (slot->source) {
+	case WEIGHT_VECTOR:
+	case WEIGHT_MATRIX:
+		snprintf(name, NAME_CHARS, "%s%s", prefix, slot->name);
+		return;
+	case WEIGHT_GATE_UP:
+		snprintf(name, NAME_CHARS, "%s%s.%s.weight", prefix, slot->name, halves[index]);
+		return;
+	case WEIGHT_EXPERTS_GATE_UP:
+		if (parts == 1)
+			snprintf(name, NAME_CHARS, "%s%s.gate_up_proj", prefix, slot->name);
+		else
+			snprintf(name, NAME_CHARS, "%s%s.%d.%s.weight", prefix, slot->name, index / 2,
+			         halves[index % 2]);
+		return;
+	case WEIGHT_EXPERTS_DOWN:
+		if (parts == 1)
+			snprintf(name, NAME_CHARS, "%s%s.down_proj", prefix, slot->name);
+		else
+			snprintf(name, NAME_CHARS, "%s%s.%d.down_proj.weight", prefix, slot->name, index);
+		return;
+	}
+}
+
 static enum dsa_status find_part(const struct weight_slot *slot, int index, int parts, const struct dsa_checkpoint *cp,
                                  const char *prefix, struct part *part, struct dsa_error *err)
 {
-	static const char *const halves[] = {"gate_proj", "up_proj"};
 	char name[NAME_CHARS];
-	int64_t rows = slot->rows / parts;
-	part->first = rows * index;
-	if (slot->source == WEIGHT_VECTOR) {
-		snprintf(name, sizeof name, "%s%s", prefix, slot->name);
-		part->rows = 1;
-		return dsa_checkpoint_get(cp, name, slot->cols, 0, &part->stored, err);
-	}
-	if (slot->source == WEIGHT_MATRIX)
-		return find_matrix(cp, prefix, slot->name, rows, slot->cols, part, err);
-	bool down = slot->source == WEIGHT_EXPERTS_DOWN;
-	if (slot->source != WEIGHT_GATE_UP && parts == 1) {
-		const int64_t shape[3] = {slot->count, slot->rows / slot->count, slot->cols};
-		snprintf(name, sizeof name, "%s%s.%s", prefix, slot->name, down ? "down_proj" : "gate_up_proj");
-		part->rows = slot->rows;
-		return dsa_checkpoint_get_shape(cp, name, 3, shape, &part->stored, err);
-	}
-	if (slot->source == WEIGHT_GATE_UP)
-		snprintf(name, sizeof name, "%s.%s.weight", slot->name, halves[index]);
-	else if (down)
-		snprintf(name, sizeof name, "%s.%d.down_proj.weight", slot->name, index);
+	int64_t rows = slot->rows / parts, shape[3] = {slot->count, slot->rows / slot->count, slot->cols};
+	bool packed = parts == 1 && slot->source >= WEIGHT_EXPERTS_GATE_UP;
+	*part = (struct part){.first = rows * index, .rows = rows, .matrices = packed ? slot->count : 1};
+	part_name(name, slot, prefix, index, parts);
+	enum dsa_status status;
+	if (packed)
+		status = dsa_checkpoint_get_shape(cp, name, 3, shape, &part->stored, err);
+	else if (slot->source == WEIGHT_VECTOR)
+		status = dsa_checkpoint_get(cp, name, slot->cols, 0, &part->stored, err);
 	else
-		snprintf(name, sizeof name, "%s.%d.%s.weight", slot->name, index / 2, halves[index % 2]);
-	return find_matrix(cp, prefix, name, rows, slot->cols, part, err);
+		status = dsa_checkpoint_get(cp, name, rows, slot->cols, &part->stored, err);
+	return status ? status : find_scales(slot, cp, part, err);
 }
 
 enum dsa_status weight_slots_check(const struct weight_slot *slots, int count, const struct dsa_checkpoint *cp,
@@ -225,6 +279,24 @@ static enum dsa_status multiply(struct dsa_backend *be, struct dsa_tensor t, dou
 	return status;
 }
 
+static enum dsa_status load_fp8(const struct weight_slot *slot, const struct part *part, struct dsa_backend *be,
+                                struct dsa_error *err)
+{
+	int64_t rows = part->rows / part->matrices;
+	size_t bytes = (size_t)part->stored->bytes / (size_t)part->matrices;
+	size_t scale_bytes = (size_t)part->scales->bytes / (size_t)part->matrices;
+	enum dsa_status status = DSA_OK;
+	for (int m = 0; m < part->matrices && !status; m++) {
+		const struct dsa_block_scales scales = {part->scales->data + (size_t)m * scale_bytes, slot->block_rows,
+		                                        slot->block_cols};
+		status = be->ops->load_fp8(be, dsa_tensor_rows(*slot->tensor, part->first + m * rows, rows),
+		                           part->stored->data + (size_t)m * bytes, &scales, err);
+		if (status && part->matrices > 1)
+			dsa_error_prefix(err, "expert %d", m);
+	}
+	return status;
+}
+
 static enum dsa_status load_slot(const struct weight_slot *slot, const struct dsa_checkpoint *cp, const char *prefix,
                                  struct dsa_backend *be, void *at, struct dsa_error *err)
 {
@@ -235,8 +307,11 @@ static enum dsa_status load_slot(const struct weight_slot *slot, const struct ds
 		enum dsa_status status = find_part(slot, i, parts, cp, prefix, &part, err);
 		if (status)
 			return status;
-		status = be->ops->load_weight(be, dsa_tensor_rows(*slot->tensor, part.first, part.rows),
-		                              part.stored->data, part.stored->dtype, err);
+		if (part.scales)
+			status = load_fp8(slot, &part, be, err);
+		else
+			status = be->ops->load_weight(be, dsa_tensor_rows(*slot->tensor, part.first, part.rows),
+			                              part.stored->data, part.stored->dtype, err);
 		if (status) {
 			dsa_error_prefix(err, "%s: tensor %s", dsa_checkpoint_shard_path(cp, part.stored->shard),
 			                 part.stored->name);

@@ -306,6 +306,19 @@ static void put_matrix(struct dsa_json_writer *writer, const char *key, const st
 	dsa_json_end(writer);
 }
 
+/* Per layer what share of its selections is float32's; null for S layers, which select nothing. */
+static void put_plain(struct dsa_json_writer *writer, const char *key, const struct dsa_results *results, int corpus,
+                      int position)
+{
+	dsa_json_array(writer, key);
+	for (int l = 0; l < results->layers; l++)
+		dsa_json_put_real(writer, NULL,
+		                  results->reference[l] == 'F'
+		                      ? dsa_overlap_plain(&results->overlap, corpus, position, l)
+		                      : (double)NAN);
+	dsa_json_end(writer);
+}
+
 /* (L, L) of one corpus, upper triangle by rows: what the standard errors come from. */
 static void put_triangle(struct dsa_json_writer *writer, const char *key, const double *matrix, int layers)
 {
@@ -350,6 +363,8 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 			dsa_json_put_int(writer, "to", (int64_t)overlap->topk << (p + 1));
 			dsa_json_put_int(writer, "queries", queries);
 			put_matrix(writer, "overlap", overlap, c, p);
+			if (overlap->has_plain)
+				put_plain(writer, "with_f32", results, c, p);
 			size_t slot = (size_t)c * DSA_OVERLAP_SLOTS + (size_t)p;
 			dsa_json_put_int(writer, "documents", overlap->documents[slot]);
 			put_overlap_sums(writer, overlap, slot);
@@ -368,6 +383,13 @@ static void put_overlap(struct dsa_json_writer *writer, const struct dsa_results
 		put_overlap_sums(writer, overlap, slot);
 		dsa_json_end(writer);
 	}
+	dsa_json_end(writer);
+	if (!overlap->has_plain)
+		return;
+	dsa_json_object(writer, "overlap_with_f32");
+	for (int c = 0; c < overlap->corpora; c++)
+		put_plain(writer, unique_name(scratch, results->corpora[c].name, earlier_corpora(results, c)), results,
+		          c, -1);
 	dsa_json_end(writer);
 }
 

@@ -22,6 +22,29 @@ static enum dsa_status matrix_row(const struct results_reader *reader, const jso
 	return DSA_OK;
 }
 
+/* with_f32, where the file has it. plain (L) */
+static enum dsa_status read_plain(const struct results_reader *reader, const json_t *object, const char *place,
+                                  int64_t queries, int64_t *plain)
+{
+	const json_t *shares;
+	struct dsa_overlap *overlap = &reader->results->overlap;
+	enum dsa_status status = reader_array(reader, object, place, "with_f32", (size_t)overlap->layers, &shares);
+	if (status || !shares)
+		return status;
+	if (json_array_size(shares) != (size_t)overlap->layers)
+		return dsa_fail(reader->err, DSA_E_INPUT, "%s: with_f32 has not %d entries", place, overlap->layers);
+	for (int l = 0; l < overlap->layers; l++) {
+		const json_t *entry = json_array_get(shares, (size_t)l);
+		double share = json_number_value(entry);
+		if (!(json_is_number(entry) || json_is_null(entry)) || !(share >= 0 && share <= 1))
+			return dsa_fail(reader->err, DSA_E_INPUT, "%s: with_f32[%d] is no number from 0 to 1", place,
+			                l);
+		plain[l] = llround(share * (double)queries * (double)overlap->topk);
+	}
+	overlap->has_plain = true;
+	return DSA_OK;
+}
+
 static enum dsa_status read_triangle(const struct results_reader *reader, const json_t *object, const char *place,
                                      const char *key, double *out)
 {
@@ -93,6 +116,8 @@ static enum dsa_status read_bucket(const struct results_reader *reader, const js
 			    llround(share * (double)queries * (double)reader->results->topk);
 		}
 	}
+	if ((status = read_plain(reader, object, place, queries, overlap->plain + at * (size_t)layers)))
+		return status;
 	return read_sums(reader, object, place, (size_t)corpus * DSA_OVERLAP_SLOTS + (size_t)bucket);
 }
 

@@ -41,6 +41,7 @@ static const struct dsa_backend_limits fixture_limits = {
     .index_heads = 16,
     .index_dim = 128,
     .max_context = 4096,
+    .index_precision = DSA_INDEX_FP8,
 };
 
 static inline struct fixture fixture_open(int threads)

@@ -4,6 +4,7 @@ struct problem {
 	struct dsa_rows rows;
 	struct dsa_tensor q, k, weight;
 	int heads, dim, topk;
+	enum dsa_index_precision precision;
 };
 
 static void run_select(struct fixture *f, void *context, int64_t first, int64_t count, void *out)
@@ -11,7 +12,8 @@ static void run_select(struct fixture *f, void *context, int64_t first, int64_t 
 	const struct problem *p = context;
 	struct dsa_rows rows = fixture_some_rows(&p->rows, first, count);
 	fixture_ok(f, f->be->ops->select(f->be, out, p->topk, dsa_tensor_rows(p->q, first, count), p->k,
-	                                 dsa_tensor_rows(p->weight, first, count), p->heads, p->dim, &rows, NULL));
+	                                 dsa_tensor_rows(p->weight, first, count), p->heads, p->dim, p->precision,
+	                                 &rows, NULL));
 }
 
 static int32_t *selected(struct fixture *f, struct problem *p)
@@ -22,17 +24,57 @@ static int32_t *selected(struct fixture *f, struct problem *p)
 	return selection;
 }
 
+/* The F8_E4M3 number nearest to x, of two the one with the even code, by trying all. */
+static double nearest_fp8(double x)
+{
+	double best = 0;
+	int best_code = 0;
+	for (int code = 1; code < 0x7f; code++) {
+		int exponent = code >> 3, fraction = code & 7;
+		double value = exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9);
+		double far = fabs(fabs(x) - value), before = fabs(fabs(x) - best);
+		if (far < before || (far == before && best_code % 2))
+			best = value, best_code = code;
+	}
+	return x < 0 ? -best : best;
+}
+
+/* The row as codes (dim) times the scale returned, by the definition in backend.h. Exact numbers in, d a power of 4:
+ * the rotated ones are exact too, and the quotients are float's. */
+static double as_taken(double *out, const float *x, int dim, enum dsa_index_precision precision)
+{
+	float y[512], most = 1e-4f;
+	assert_true(dim <= 512);
+	for (int i = 0; i < dim; i++)
+		out[i] = (double)x[i];
+	if (precision < DSA_INDEX_FP8)
+		return 1;
+	for (int i = 0; i < dim; i++) {
+		double sum = 0;
+		for (int j = 0; j < dim; j++)
+			sum += __builtin_popcount((unsigned)(i & j)) % 2 ? -(double)x[j] : (double)x[j];
+		y[i] = (float)(sum / sqrt(dim));
+		most = fmaxf(most, fabsf(y[i]));
+	}
+	float scale = most / 448;
+	if (precision == DSA_INDEX_FP8_UE8M0)
+		scale = (float)exp2(ceil(log2((double)scale)));
+	for (int i = 0; i < dim; i++)
+		out[i] = nearest_fp8((double)(y[i] / scale));
+	return (double)scale;
+}
+
 static double score(const struct problem *p, int64_t row, int s)
 {
-	const float *key = fixture_row(p->k, p->rows.key0[row] + s);
-	double sum = 0;
+	double key[512], query[512], sum = 0;
+	double key_scale = as_taken(key, fixture_row(p->k, p->rows.key0[row] + s), p->dim, p->precision);
 	for (int a = 0; a < p->heads; a++) {
-		double dot = 0;
+		double dot = 0, scale = as_taken(query, fixture_row(p->q, row) + a * p->dim, p->dim, p->precision);
 		for (int j = 0; j < p->dim; j++)
-			dot += (double)fixture_at(p->q, row, a * p->dim + j) * (double)key[j];
-		sum += (double)fixture_at(p->weight, row, a) * fmax(dot / sqrt(p->dim), 0);
+			dot += query[j] * key[j];
+		sum += (double)fixture_at(p->weight, row, a) * scale * fmax(dot / sqrt(p->dim), 0);
 	}
-	return sum;
+	return sum * key_scale;
 }
 
 /* How many of the row's positions come before s: larger, or equal (within `within`) and lower. */
@@ -127,6 +169,71 @@ static void real_scores_give_the_largest(void **state)
 	}
 }
 
+static void fp8_scores_are_those_of_rotated_and_quantised_rows(void **state)
+{
+	(void)state;
+	const int lengths[] = {60, 9, 33};
+	const int shapes[][3] = {{1, 1, 5}, {3, 4, 7}, {3, 16, 7}, {5, 64, 20}};
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+		for (int ue8m0 = 0; ue8m0 < 2; ue8m0++) {
+			struct fixture f = fixture_open(2);
+			struct problem p =
+			    problem_make(&f, lengths, 3, ue8m0 ? 4 : 0, shapes[i][0], shapes[i][1], shapes[i][2]);
+			p.precision = ue8m0 ? DSA_INDEX_FP8_UE8M0 : DSA_INDEX_FP8;
+			make_whole(&f, p.q, 50);
+			make_whole(&f, p.k, 50);
+			fixture_row(p.q, 7)[0] = 3000; /* others of its row fall among the smallest numbers */
+			memset(fixture_row(p.k, 20), 0, (size_t)p.dim * sizeof(float));
+			for (int64_t j = 0; j < p.weight.rows * p.heads; j++)
+				((float *)p.weight.data)[j] *= 0x1p-8f; /* scores near 1, as check() supposes */
+			check(&f, &p, false);
+			fixture_close(&f);
+		}
+}
+
+/* Most rows take other positions than in float32, and the most of each row the same. */
+static void fp8_takes_nearly_the_positions_of_float32(void **state)
+{
+	(void)state;
+	const int lengths[] = {700};
+	struct fixture f = fixture_open(2);
+	struct problem p = problem_make(&f, lengths, 1, 600, 8, 128, 64);
+	int32_t *exact = selected(&f, &p);
+	for (enum dsa_index_precision precision = DSA_INDEX_BF16; precision <= DSA_INDEX_FP8_UE8M0; precision++) {
+		p.precision = precision;
+		int32_t *taken = selected(&f, &p);
+		int64_t same = 0, all = p.rows.count * p.topk;
+		for (int64_t i = 0; i < p.rows.count; i++)
+			for (int n = 0; n < p.topk; n++)
+				for (int m = 0; m < p.topk; m++)
+					same += taken[i * p.topk + n] == exact[i * p.topk + m];
+		double share = (double)same / (double)all, least = precision == DSA_INDEX_BF16 ? 0.985 : 0.9;
+		if (!(share > least && share < 1))
+			fail_msg("precision %d takes %.4f of the positions", (int)precision, share);
+	}
+	fixture_close(&f);
+}
+
+static void bf16_takes_the_positions_of_rounded_rows(void **state)
+{
+	(void)state;
+	const int lengths[] = {200, 30};
+	struct fixture f = fixture_open(1);
+	struct problem p = problem_make(&f, lengths, 2, 0, 3, 14, 20);
+	p.precision = DSA_INDEX_BF16;
+	int32_t *taken = selected(&f, &p);
+	struct dsa_tensor both[] = {p.q, p.k};
+	for (int t = 0; t < 2; t++)
+		for (int64_t i = 0; i < both[t].rows * both[t].cols; i++) {
+			float *x = (float *)both[t].data + i;
+			double unit = ldexp(1, ilogb((double)*x) - 7);
+			*x = (float)(rint((double)*x / unit) * unit);
+		}
+	p.precision = DSA_INDEX_ACT;
+	assert_memory_equal(selected(&f, &p), taken, (size_t)(p.rows.count * p.topk) * sizeof *taken);
+	fixture_close(&f);
+}
+
 static void fill(struct dsa_tensor t, float x)
 {
 	for (int64_t i = 0; i < t.rows * t.cols; i++)
@@ -210,17 +317,20 @@ static void nan_is_a_fault_reported_once_with_its_place(void **state)
 {
 	(void)state;
 	const int lengths[] = {60, 80};
-	for (int place = 0; place < 2; place++) {
+	for (int form = 0; form < 2 * 4; form++) {
 		struct fixture f = fixture_open(4);
+		int place = form % 2;
 		struct problem p = problem_make(&f, lengths, 2, 0, 3, 16, 8);
+		p.precision = (enum dsa_index_precision)(form / 2);
 		int32_t *selection = fixture_keep(&f, 140 * 8 * sizeof *selection);
 		struct dsa_error err = {""};
 		if (place)
 			fixture_row(p.q, 110)[17] = NAN; /* position 50 of the second document */
 		else
 			fixture_row(p.k, 110)[3] = NAN; /* seen by positions 50 … 79 */
-		assert_int_equal(f.be->ops->select(f.be, selection, 8, p.q, p.k, p.weight, 3, 16, &p.rows, &err),
-		                 DSA_OK);
+		assert_int_equal(
+		    f.be->ops->select(f.be, selection, 8, p.q, p.k, p.weight, 3, 16, p.precision, &p.rows, &err),
+		    DSA_OK);
 		assert_int_equal(f.be->ops->wait(f.be, &err), DSA_E_NUMERIC);
 		assert_non_null(strstr(err.text, "NaN"));
 		assert_non_null(strstr(err.text, "row 110 (position 50)"));
@@ -233,10 +343,13 @@ static void a_selection_does_not_depend_on_other_rows(void **state)
 {
 	(void)state;
 	const int lengths[] = {500, 3, 421, 100};
-	struct fixture f = fixture_open(1);
-	struct problem p = problem_make(&f, lengths, 4, 0, 4, 32, 64);
-	fixture_rows_are_independent(run_select, &p, 1024, 64 * sizeof(int32_t), 5);
-	fixture_close(&f);
+	for (int fp8 = 0; fp8 < 2; fp8++) {
+		struct fixture f = fixture_open(1);
+		struct problem p = problem_make(&f, lengths, 4, 0, 4, 32, 64);
+		p.precision = fp8 ? DSA_INDEX_FP8 : DSA_INDEX_ACT;
+		fixture_rows_are_independent(run_select, &p, 1024, 64 * sizeof(int32_t), 5);
+		fixture_close(&f);
+	}
 }
 
 static void a_selection_does_not_depend_on_where_its_document_lies(void **state)
@@ -264,6 +377,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(exact_scores_give_the_exact_selection_with_ties_to_the_lower_position),
 	    cmocka_unit_test(real_scores_give_the_largest),
+	    cmocka_unit_test(fp8_scores_are_those_of_rotated_and_quantised_rows),
+	    cmocka_unit_test(fp8_takes_nearly_the_positions_of_float32),
+	    cmocka_unit_test(bf16_takes_the_positions_of_rounded_rows),
 	    cmocka_unit_test(equal_scores_select_the_first_positions),
 	    cmocka_unit_test(minus_zero_equals_plus_zero),
 	    cmocka_unit_test(negative_scores_compete),

@@ -126,7 +126,8 @@ static inline enum dsa_status toy_evaluate(struct dsa_evaluator *base, const str
 	return DSA_OK;
 }
 
-static inline void fill_overlap(struct dsa_doc_overlap *overlap, int64_t *counts, int document)
+/* counts (2, LAYERS · LAYERS), and of every other document also of what was selected without a precision. */
+static inline void fill_overlap(struct dsa_doc_overlap *overlap, int64_t *counts, int64_t *plain, int document)
 {
 	*overlap = (struct dsa_doc_overlap){.document = document, .layers = LAYERS};
 	for (int p = 0; p < 2; p++) {
@@ -135,6 +136,10 @@ static inline void fill_overlap(struct dsa_doc_overlap *overlap, int64_t *counts
 		for (int i = 0; i < LAYERS; i++)
 			for (int j = i; j < LAYERS; j++)
 				overlap->counts[2 * p][i * LAYERS + j] = (document + 1) * (i + 1) * 1000003L * (j + p);
+		if (document % 2)
+			overlap->plain[2 * p] = plain + p * LAYERS;
+		for (int i = 0; i < LAYERS; i++)
+			plain[p * LAYERS + i] = (document + 1) * 1000L * (i + p);
 	}
 }
 
@@ -142,10 +147,10 @@ static inline enum dsa_status toy_overlap(struct dsa_evaluator *base, int batch,
                                           struct dsa_error *err)
 {
 	struct dsa_doc_overlap overlap[2];
-	int64_t counts[2][2 * LAYERS * LAYERS] = {{0}};
+	int64_t counts[2][2 * LAYERS * LAYERS] = {{0}}, plain[2][2 * LAYERS];
 	((struct toy *)base)->overlaps++;
 	for (int d = 0; d < shape.batch[batch].count; d++)
-		fill_overlap(&overlap[d], counts[d], shape.batch[batch].documents[d]);
+		fill_overlap(&overlap[d], counts[d], plain[d], shape.batch[batch].documents[d]);
 	return sink->overlap(sink->context, overlap, shape.batch[batch].count, err);
 }
 
@@ -197,8 +202,8 @@ static inline enum dsa_status catch_overlap(void *context, const struct dsa_doc_
 	assert_int_equal(count, shape.batch[catcher->batch].count);
 	for (int d = 0; d < count; d++) {
 		struct dsa_doc_overlap expected;
-		int64_t counts[2 * LAYERS * LAYERS] = {0};
-		fill_overlap(&expected, counts, shape.batch[catcher->batch].documents[d]);
+		int64_t counts[2 * LAYERS * LAYERS] = {0}, plain[2 * LAYERS];
+		fill_overlap(&expected, counts, plain, shape.batch[catcher->batch].documents[d]);
 		assert_int_equal(overlap[d].document, expected.document);
 		assert_int_equal(overlap[d].layers, LAYERS);
 		assert_memory_equal(overlap[d].queries, expected.queries, sizeof expected.queries);
@@ -207,6 +212,9 @@ static inline enum dsa_status catch_overlap(void *context, const struct dsa_doc_
 			if (expected.counts[p])
 				assert_memory_equal(overlap[d].counts[p], expected.counts[p],
 				                    LAYERS * LAYERS * sizeof(int64_t));
+			assert_int_equal(overlap[d].plain[p] != NULL, expected.plain[p] != NULL);
+			if (expected.plain[p])
+				assert_memory_equal(overlap[d].plain[p], expected.plain[p], LAYERS * sizeof(int64_t));
 		}
 	}
 	catcher->overlaps++;

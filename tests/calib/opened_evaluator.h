@@ -17,6 +17,7 @@ struct opened_options {
 	const char *model_dir, *corpus, *tokens; /* tokens: where the spool goes */
 	int context, topk, vocab, batch_tokens, threads;
 	double holdout;
+	enum dsa_index_precision precision;
 	struct dsa_model_evaluator_options evaluator;
 };
 
@@ -38,9 +39,11 @@ static inline void opened_open(struct opened *o, const struct opened_options *op
 		status = dsa_backend_open(&o->backend, &device, &err);
 	if (!status)
 		status = dsa_model_open(&o->model, o->backend, options->model_dir, options->context, NULL, &err);
-	if (!status)
+	if (!status) {
+		o->model->config.index_precision = options->precision;
 		status = dsa_model_evaluator_open(&o->evaluator, o->model, o->spool, o->model->config.native,
 		                                  &options->evaluator, &err);
+	}
 	if (status)
 		fail_msg("%s", err.text);
 }

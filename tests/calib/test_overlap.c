@@ -50,6 +50,34 @@ static void overlap_is_the_mean_share_of_common_positions(void **state)
 	dsa_arena_release(&arena);
 }
 
+static void what_float32_would_have_selected_is_counted_where_it_is_known(void **state)
+{
+	(void)state;
+	int64_t counts[LAYERS * LAYERS] = {0}, plain[LAYERS] = {190, 0, 200};
+	struct dsa_doc_overlap document = {.layers = LAYERS};
+	begin();
+	add(0, 0, 20, 150);
+	assert_true(isnan(dsa_overlap_plain(&overlap, 0, -1, 0)));
+	dsa_arena_release(&arena);
+	begin();
+	document.queries[1] = 20;
+	document.counts[1] = counts;
+	document.plain[1] = plain;
+	dsa_overlap_add(&overlap, 1, &document);
+	document.queries[1] = 0;
+	document.queries[2] = 20;
+	document.counts[2] = counts;
+	document.plain[2] = plain;
+	plain[0] = 150;
+	dsa_overlap_add(&overlap, 1, &document);
+	assert_true(dsa_overlap_plain(&overlap, 1, 1, 0) == 190.0 / (20 * TOPK));
+	assert_true(dsa_overlap_plain(&overlap, 1, -1, 0) == 340.0 / (40 * TOPK));
+	assert_true(dsa_overlap_plain(&overlap, 1, -1, 1) == 0);
+	assert_true(dsa_overlap_plain(&overlap, 1, 2, 2) == 200.0 / (20 * TOPK));
+	assert_true(isnan(dsa_overlap_plain(&overlap, 0, -1, 0)));
+	dsa_arena_release(&arena);
+}
+
 static void overlap_of_nothing_is_undefined(void **state)
 {
 	(void)state;
@@ -113,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(overlap_is_the_mean_share_of_common_positions),
+	    cmocka_unit_test(what_float32_would_have_selected_is_counted_where_it_is_known),
 	    cmocka_unit_test(overlap_of_nothing_is_undefined),
 	    cmocka_unit_test(the_error_weighs_documents_by_their_queries),
 	    cmocka_unit_test(intervals_reach_as_far_as_students_t),

@@ -13,6 +13,7 @@ from harness import (DSACAL, GLM, RUN_FILES, SHARED, TOPK, V32, contents, corpus
                      settled, tokenizer, write, zst)
 
 DOCUMENTS = corpus(6)
+FP8 = os.path.join(os.path.dirname(GLM), "glm-fp8-blocks")
 SANITIZED = b"__asan_init" in read(DSACAL)
 _shared = {}
 
@@ -221,6 +222,35 @@ def test_missing_and_unreadable_files():
     refused(run("calibrate", "--model", GLM, "--corpus", DOCUMENTS, "--out", os.path.join(locked, "run")), 3, locked)
 
 
+def test_damaged_fp8():
+    """Weights with scales of blocks of 16 x 24."""
+    scales = "model.layers.1.self_attn.q_a_proj.weight_scale_inv"
+
+    def without(header, data):
+        entry = header.pop(scales)
+        begin, end = entry["data_offsets"]
+        for other in header.values():
+            if "data_offsets" in other and other["data_offsets"][0] >= end:
+                other["data_offsets"] = [at - (end - begin) for at in other["data_offsets"]]
+        return header, data[:begin] + data[end:]
+
+    refuse_tensors(without, scales, "missing", source=FP8)
+    refuse_tensors(altered(scales, shape=[4]), scales, source=FP8)
+    refuse_tensors(altered(scales, shape=[4, 1]), scales, source=FP8)
+    refuse_tensors(altered(scales, shape=[2, 4], dtype="BF16"), scales, source=FP8)
+    refuse_tensors(altered(scales, dtype="I32"), scales, "I32", source=FP8)
+
+    def patched(name, at, with_bytes):
+        def change(header, data):
+            begin = header[name]["data_offsets"][0] + at
+            return header, data[:begin] + with_bytes + data[begin + len(with_bytes):]
+        return change
+
+    refuse_tensors(patched(scales[:-len("_scale_inv")], 41, b"\xff"), "row 1, column 1", source=FP8)
+    refuse_tensors(patched(scales, 8, struct.pack("<f", -1)), "block row 1, block column 0", source=FP8)
+    refuse_config(changed(quantization_config=None), "F8_E4M3", source=FP8)
+
+
 # ---- config.json
 
 
@@ -231,7 +261,10 @@ def test_config_of_another_model():
     refuse_config(changed(hidden_act="gelu"), "hidden_act")
     refuse_config(changed(scoring_func="softmax"), "scoring_func")
     refuse_config(changed(topk_method="greedy"), "topk_method")
-    refuse_config(changed(quantization_config={"quant_method": "fp8"}), "quantization_config")
+    for quantised in (8, {"quant_method": "fp8"}, {"quant_method": "awq", "weight_block_size": [128, 128]},
+                      {"quant_method": "fp8", "weight_block_size": [128, -128]},
+                      {"quant_method": "fp8", "weight_block_size": [2 ** 31, 2 ** 31]}):
+        refuse_config(changed(quantization_config=quantised), "quantization_config")
     refuse_config(changed(q_lora_rank=None), "q_lora_rank")
     refuse_config(changed(num_key_value_heads=1), "num_key_value_heads")
     refuse_config(changed(moe_layer_freq=2), "moe_layer_freq")

@@ -11,8 +11,8 @@ import stat
 import subprocess
 import time
 
-from harness import (DEEP, DSACAL, GLM, RUN_FILES, SHARED, TOPK, V32, contents, corpus, documents, encode, environment,
-                     equal, expect, figures, good, jsonl, listing, main, model, near, read, refused, results, run,
+from harness import (DEEP, DSACAL, GLM, RUN_FILES, SHARED, TINY, TOPK, V32, contents, corpus, documents, encode,
+                     environment, equal, expect, figures, good, jsonl, listing, main, model, near, read, refused, results, run,
                      same_run, scratch, settled, start, strict_json, write, zst)
 
 _shared = {}
@@ -589,6 +589,32 @@ def test_baselines_are_measured_beside():
     equal(good("solve", out, "--max-shared", 0, "--json").json()["baselines"], found["baselines"], "solve's baselines")
 
 
+def test_overlap_tells_what_a_precision_changes():
+    fp8 = os.path.join(TINY, "glm-fp8-ue8m0")  # FSF, index heads of 32
+    words = ("overlap", "--model", fp8, "--corpus", docs(), "--indexer-precision")
+    runs = {p: os.path.join(scratch(), p) for p in ("f32", "bf16", "fp8")}
+    for precision, out in runs.items():
+        done = good(*words, precision, "--out", out, "--json")
+        share = done.json().get("overlap_with_f32", {}).get("docs")
+        if precision == "f32":
+            equal(share, None, "shares")
+            continue
+        equal([x is None for x in share], [False, True, False], "which layers have a share")
+        least, most = (0.9, 1) if precision == "bf16" else (0.5, 0.999)
+        expect(all(least < x <= most for x in share if x is not None), f"{precision}: {share}")
+        # What the journal keeps is all of it.
+        equal(figures(good(*words, precision, "--out", out, "--json", "--resume").json()), figures(done.json()), "--resume")
+        text = good(*words, precision, "--out", out, "--resume").out
+        expect(f"docs: in {precision}, indexers select 0." in text, text)
+    refused(run(*words, "f32", "--out", runs["fp8"], "--resume"), 2, "indexer-precision")
+    refused(run("overlap", "--model", GLM, "--corpus", docs(), "--indexer-precision", "fp8", "--out",
+                os.path.join(scratch(), "run")), 2, "index_head_dim", "14", "power of two")
+    # The precision is the run's: its figures are others.
+    kl = [good("evaluate", "--model", fp8, "--corpus", docs(), "--pattern", "FSS", "--indexer-precision", p,
+               "--json").json()["quality"]["kl"]["mean"] for p in runs]
+    expect(len(set(kl)) == 3, f"KL {kl}")
+
+
 def test_overlap_writes_its_files():
     out = os.path.join(scratch(), "run")
     done = good("overlap", "--model", GLM, "--corpus", docs(), "--out", out, "--json")
@@ -735,6 +761,14 @@ def test_inspect_and_tokenize():
            found["native_pattern_is_explicit"], found["files"], found["vocabulary"]),
           ("glm_moe_dsa", 6, 7, "FFSFSS", True, 2, 101), "inspect")
     expect("FFSFSS" in good("inspect", SHARED).out, "inspect's text")
+    fp8 = os.path.join(TINY, "glm-fp8-ue8m0")
+    found = good("inspect", fp8, "--json").json()
+    equal((found["quantisation"], found["scale_format"], found["scale_block_rows"], found["scale_block_columns"]),
+          ("fp8", "ue8m0", 128, 128), "quantisation")
+    equal(sum(found["stored_bytes_as"].values()), found["stored_bytes"], "bytes as stored")
+    expect(found["stored_bytes_as"]["F8_E4M3"] > found["stored_bytes"] / 2, f"{found['stored_bytes_as']}")
+    expect("FP8 e4m3" in good("inspect", fp8).out, "inspect's text")
+    equal(good("inspect", GLM, "--json").json()["quantisation"], None, "quantisation")
     refused(run("inspect", os.path.join(scratch(), "none")), 3, "none")
     refused(run("inspect"), 2)
     refused(run("inspect", GLM, V32), 2)

@@ -23,10 +23,11 @@ static bool in_bf16(const struct dsa_backend *be)
 
 static enum dsa_status inject_selection(struct dsa_backend *be, int32_t *selection, int topk, struct dsa_tensor q,
                                         struct dsa_tensor k, struct dsa_tensor weight, int heads, int dim,
-                                        const struct dsa_rows *rows, struct dsa_error *err)
+                                        enum dsa_index_precision precision, const struct dsa_rows *rows,
+                                        struct dsa_error *err)
 {
 	char name[32];
-	(void)q, (void)k, (void)weight, (void)heads, (void)dim;
+	(void)q, (void)k, (void)weight, (void)heads, (void)dim, (void)precision;
 	snprintf(name, sizeof name, "selection.%d", injected.layer);
 	assert_int_equal(rows->count, injected.golden->tokens);
 	const int32_t *want = golden_data(injected.golden, name, rows->count, topk);

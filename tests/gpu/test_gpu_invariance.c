@@ -227,6 +227,7 @@ struct indexer {
 	struct dsa_tensor q, k, weight;
 	struct dsa_rows rows;
 	int heads, dim, topk;
+	enum dsa_index_precision precision;
 };
 
 static void run_select(struct gpu *g, const void *problem, int64_t first, int64_t count, void *out)
@@ -234,8 +235,9 @@ static void run_select(struct gpu *g, const void *problem, int64_t first, int64_
 	const struct indexer *p = problem;
 	struct dsa_backend *be = g->be[GPU];
 	struct dsa_rows rows = gpu_some_rows(p->rows, first, count);
-	OK(g, be->ops->select(be, out, p->topk, dsa_tensor_rows(p->q, first, count), p->k,
-	                      dsa_tensor_rows(p->weight, first, count), p->heads, p->dim, &rows, &g->err));
+	OK(g,
+	   be->ops->select(be, out, p->topk, dsa_tensor_rows(p->q, first, count), p->k,
+	                   dsa_tensor_rows(p->weight, first, count), p->heads, p->dim, p->precision, &rows, &g->err));
 }
 
 /* Documents of lengths that no tile divides, which sum to `rows`. */
@@ -260,10 +262,12 @@ static void selections_do_not_depend_on_other_rows(struct gpu *g)
 		                                           .topk = p.topk,
 		                                           .index_heads = p.heads,
 		                                           .index_dim = p.dim,
-		                                           .max_context = p.rows.max_pos + 1});
+		                                           .max_context = p.rows.max_pos + 1,
+		                                           .index_precision = DSA_INDEX_FP8});
 		p.q = gpu_alone(g, rows, p.heads * p.dim, 1, GPU_ACT);
 		p.k = gpu_alone(g, keys, p.dim, 1, GPU_ACT);
 		p.weight = gpu_alone(g, rows, p.heads, 1, GPU_F32);
+		p.precision = i % 2 ? DSA_INDEX_FP8 : DSA_INDEX_ACT;
 		some_rows_are_independent(g, run_select, &p, rows, (size_t)p.topk * sizeof(int32_t), "select");
 	}
 }

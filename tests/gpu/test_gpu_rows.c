@@ -1,5 +1,7 @@
 #include "gpu_fixture.h"
 
+#include "../src/backend/fp8.h"
+
 /* Operators on rows: norms, rotation, moves, embeddings, weights on their way in. */
 
 static const int widths[] = {1, 6, 9, 14, 18, 20, 32, 40, 45, 64, 80, 100, 128, 256, 333, 512, 1536, 2048, 6144, 7168};
@@ -217,6 +219,69 @@ static void weights_are_converted_as_the_cpu_does(struct gpu *g)
 			}
 }
 
+/* Random codes but NaN, scales that are no powers of two, blocks that no edge of the weight meets. */
+static void fp8_weights_are_the_products_rounded_once(struct gpu *g)
+{
+	/* The last three take several pieces of any landing buffer, the very last most of it for scales. */
+	static const int shapes[][4] = {{1, 1, 128, 128},       {3, 7, 2, 2},          {40, 45, 16, 24},
+	                                {257, 333, 128, 128},   {200, 136, 128, 128},  {130, 7000, 1, 1},
+	                                {3000, 7168, 128, 128}, {4500, 5000, 37, 300}, {2600, 2600, 1, 1}};
+	for (size_t n = 0; n < sizeof shapes / sizeof *shapes - (g->small ? 3 : 0); n++)
+		for (int kind = GPU_WEIGHT; kind <= GPU_F32; kind++) {
+			const int rows = shapes[n][0], cols = shapes[n][1], down = shapes[n][2], across = shapes[n][3];
+			int scale_cols = (cols + across - 1) / across;
+			int64_t count = (int64_t)rows * cols,
+				scale_count = (int64_t)((rows + down - 1) / down) * scale_cols;
+			uint8_t *codes = gpu_host(g, (size_t)count);
+			float *scales = gpu_values(g, 1, (int)scale_count, 1, GPU_F32),
+			      *want = gpu_host(g, (size_t)count * sizeof *want);
+			char *unaligned = gpu_host(g, (size_t)scale_count * sizeof *scales + 1);
+			for (int64_t i = 0; i < scale_count; i++)
+				scales[i] = fabsf(scales[i]) * (float)ldexp(1, gpu_below(g, 20) - 15);
+			memcpy(unaligned + 1, scales, (size_t)scale_count * sizeof *scales);
+			for (int64_t i = 0; i < count; i++) {
+				codes[i] = (uint8_t)gpu_below(g, 256);
+				codes[i] = (codes[i] & 0x7f) == 0x7f ? 0x80 : codes[i];
+				float x =
+				    fp8_value(codes[i]) * scales[i / cols / down * scale_cols + i % cols / across];
+				want[i] = kind == GPU_WEIGHT && g->be[GPU]->weight == DSA_BF16 ? gpu_bf16(x) : x;
+			}
+			struct both to = gpu_put(g, want, rows, cols, (enum gpu_kind)kind, 0);
+			to.at[GPU] = gpu_poison(g, rows, cols, (enum gpu_kind)kind, 0).at[GPU];
+			const struct dsa_block_scales s = {unaligned + 1, down, across};
+			OK(g, g->be[GPU]->ops->load_fp8(g->be[GPU], to.at[GPU], codes, &s, &g->err));
+			gpu_wait(g);
+			assert_same_bits(g, to, "load_fp8");
+			gpu_end_case(g);
+		}
+}
+
+static void fp8_numbers_that_are_not_finite_are_named(struct gpu *g)
+{
+	struct dsa_backend *be = g->be[GPU];
+	for (int form = 0; form < 3; form++) {
+		uint8_t *codes = gpu_host(g, 70 * 45);
+		float scales[5 * 3];
+		memset(codes, 0x30, 70 * 45);
+		for (int i = 0; i < 5 * 3; i++)
+			scales[i] = 1;
+		codes[61 * 45 + 13] = form == 0 ? 0xff : 0x7e;
+		codes[66 * 45 + 2] = 0x7f;
+		if (form == 1)
+			scales[3 * 3] = 3e38f; /* times 448 */
+		if (form == 2)
+			scales[4 * 3 + 2] = NAN;
+		const struct dsa_block_scales s = {scales, 16, 20};
+		struct both to = gpu_poison(g, 70, 45, GPU_WEIGHT, 0);
+		assert_int_equal(be->ops->load_fp8(be, to.at[GPU], codes, &s, &g->err), DSA_E_NUMERIC);
+		const char *words = form < 2 ? "row 61, column 13" : "block row 4, block column 2";
+		if (!strstr(g->err.text, words))
+			fail_msg("the message names another place: %s", g->err.text);
+		gpu_wait(g);
+		gpu_end_case(g);
+	}
+}
+
 static void a_weight_that_is_not_finite_is_named(struct gpu *g)
 {
 	static const enum dsa_dtype stored[] = {DSA_F32, DSA_BF16, DSA_F16};
@@ -247,6 +312,8 @@ const struct check_test rows_tests[] = {
     CHECK_TEST(heads_are_copied_without_changing_a_bit),
     CHECK_TEST(embeddings_and_their_disturbance_equal_the_cpu_bit_for_bit),
     CHECK_TEST(weights_are_converted_as_the_cpu_does),
+    CHECK_TEST(fp8_weights_are_the_products_rounded_once),
+    CHECK_TEST(fp8_numbers_that_are_not_finite_are_named),
     CHECK_TEST(a_weight_that_is_not_finite_is_named),
     {NULL, NULL},
 };

@@ -102,6 +102,17 @@ def test_batches_and_what_is_kept_change_no_bit():
         equal(json.dumps(found[key]), json.dumps(many[key]), f"{key} in small batches, without kept states")
 
 
+def test_indexers_in_fp8_keep_as_many_positions_as_on_the_cpu():
+    shares = {}
+    for device in (DEVICE, "cpu"):
+        found = good("overlap", "--device", device, "--model", DEMO, "--corpus", f"legal={DEMO}/legal.jsonl.zst", "--max-tokens",
+                     3000, "--indexer-precision", "fp8", "--out", os.path.join(scratch(), "run"), "--json", timeout=300).json()
+        shares[device] = found["overlap_with_f32"]["legal"]
+        print(f"# FP8 on {device}: {sum(shares[device]) / len(shares[device]):.4f} of the positions of f32", flush=True)
+    for layer, (ours, theirs) in enumerate(zip(shares[DEVICE], shares["cpu"])):
+        expect(abs(ours - theirs) < 0.01, f"layer {layer}: {ours} of f32's positions, {theirs} on the CPU")
+
+
 def compare_trace(name):
     """Flips in order; another one is right only where PyTorch's two candidates are closer than the noise floor. After
     such a swap steps are compared again once both chains share the same layers."""

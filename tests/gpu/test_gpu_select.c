@@ -1,5 +1,7 @@
 #include "gpu_fixture.h"
 
+#include "../src/backend/cpu.h"
+
 /* The indexer's selections: sets against the CPU's, the tie rule exactly. */
 
 struct problem {
@@ -7,6 +9,7 @@ struct problem {
 	struct both q, k, weight;
 	const float *q_values, *k_values, *weights;
 	int heads, dim, topk;
+	enum dsa_index_precision precision;
 };
 
 static struct problem problem_of(struct gpu *g, struct both_rows rows, int heads, int dim, int topk)
@@ -16,7 +19,8 @@ static struct problem problem_of(struct gpu *g, struct both_rows rows, int heads
 	                                           .topk = topk,
 	                                           .index_heads = heads,
 	                                           .index_dim = dim,
-	                                           .max_context = rows.at[CPU].max_pos + 1});
+	                                           .max_context = rows.at[CPU].max_pos + 1,
+	                                           .index_precision = DSA_INDEX_FP8});
 	return (struct problem){.rows = rows, .heads = heads, .dim = dim, .topk = topk};
 }
 
@@ -49,7 +53,7 @@ static struct answer ask(struct gpu *g, const struct problem *p)
 	size_t bytes = (size_t)R * (size_t)p->topk * sizeof(int32_t);
 	struct both out = gpu_poison(g, R, p->topk, GPU_F32, 0);
 	BOTH(g, select, out.at[s].data, p->topk, p->q.at[s], p->k.at[s], p->weight.at[s], p->heads, p->dim,
-	     &p->rows.at[s]);
+	     p->precision, &p->rows.at[s]);
 	struct answer a = {gpu_download(g, g->be[CPU], out.at[CPU].data, bytes),
 	                   gpu_download(g, g->be[GPU], out.at[GPU].data, bytes),
 	                   gpu_download(g, g->be[CPU], p->rows.at[CPU].pos, (size_t)R * sizeof(int32_t)),
@@ -65,18 +69,21 @@ static struct answer ask(struct gpu *g, const struct problem *p)
 	return a;
 }
 
-/* In double; the magnitude is that of the terms. */
+enum { MOST_DIM = 4096 };
+
+/* In double, of rows in the precision asked for; the magnitude is that of the terms. */
 static double score(const struct problem *p, const struct answer *a, int64_t row, int s, double *magnitude)
 {
-	const float *q = p->q_values + row * p->heads * p->dim,
-		    *key = p->k_values + (int64_t)(a->key0[row] + s) * p->dim;
-	double sum = 0;
+	static float q[MOST_DIM], key[MOST_DIM];
+	double sum = 0, key_scale = (double)cpu_index_row(key, p->k_values + (int64_t)(a->key0[row] + s) * p->dim,
+	                                                  p->dim, p->precision);
 	*magnitude = 0;
 	for (int h = 0; h < p->heads; h++) {
-		double dot = 0;
+		double dot = 0, scale = (double)cpu_index_row(q, p->q_values + (row * p->heads + h) * p->dim, p->dim,
+		                                              p->precision);
 		for (int j = 0; j < p->dim; j++)
-			dot += (double)q[h * p->dim + j] * (double)key[j];
-		double term = (double)p->weights[row * p->heads + h] * fmax(dot, 0) / sqrt(p->dim);
+			dot += (double)q[j] * (double)key[j];
+		double term = (double)p->weights[row * p->heads + h] * fmax(dot, 0) * scale * key_scale / sqrt(p->dim);
 		sum += term;
 		*magnitude += fabs(term);
 	}
@@ -144,6 +151,73 @@ static void selections_equal_the_cpu(struct gpu *g)
 	}
 }
 
+static float *whole_numbers(struct gpu *g, int64_t count, int range)
+{
+	float *values = gpu_host(g, (size_t)count * sizeof *values);
+	for (int64_t i = 0; i < count; i++)
+		values[i] = (float)(gpu_below(g, 2 * range + 1) - range);
+	return values;
+}
+
+/* Rotated and quantised: the GPU's numbers and scales are the CPU's to the bit, so scores differ by their sums alone.
+ */
+static void fp8_selections_equal_the_cpu(struct gpu *g)
+{
+	static const int shapes[][3] = {/* h, d, K */ {3, 16, 7},
+	                                {1, 1, 13},
+	                                {5, 2, 9},
+	                                {4, 32, 64},
+	                                {2, 1024, 30},
+	                                {3, 4096, 20},
+	                                {6, 64, 16},
+	                                {16, 128, 40},
+	                                {32, 128, 64},
+	                                {64, 128, 64},
+	                                {32, 128, 2048},
+	                                {64, 128, 2048}};
+	static const int lengths[] = {1, 300, 17, 90, 129, 64, 1000}, few[] = {5000, 2100};
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes - (g->small ? 4 : 0); i++)
+		for (int ue8m0 = 0; ue8m0 < 2; ue8m0++) {
+			const int *n = shapes[i];
+			struct both_rows rows = n[2] == 2048 ? gpu_last_rows(g, few, 2, 70)
+			                                     : gpu_documents(g, lengths,
+			                                                     g->small     ? 4
+			                                                     : n[1] > 128 ? 5
+			                                                                  : 7,
+			                                                     i % 3 == 2 ? 5 : 0);
+			struct problem p = problem_of(g, rows, n[0], n[1], n[2]);
+			fill_random(g, &p);
+			p.precision = ue8m0 ? DSA_INDEX_FP8_UE8M0 : DSA_INDEX_FP8;
+			same_sets(g, &p, false);
+			gpu_end_case(g);
+		}
+}
+
+/* Scores that are powers of two times small whole numbers are exact, and so are their ties. */
+static void fp8_ties_go_to_the_lower_position(struct gpu *g)
+{
+	static const int shapes[][3] = {{1, 4, 3}, {3, 16, 7}, {4, 16, 64}, {8, 64, 33}, {32, 64, 64}};
+	static const int lengths[] = {1, 70, 7, 200, 33, 129, 900};
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+		const int *n = shapes[i];
+		struct problem p = problem_of(g, gpu_documents(g, lengths, g->small ? 5 : 7, 0), n[0], n[1], n[2]);
+		int64_t R = p.rows.at[CPU].count;
+		/* One number of each row: rotated, all of the row are of its size, and exact in F8_E4M3. */
+		float *q = whole_numbers(g, R * p.heads * p.dim, 0), *k = whole_numbers(g, p.rows.keys * p.dim, 0);
+		for (int64_t row = 0; row < R * p.heads; row++)
+			q[row * p.dim + gpu_below(g, p.dim)] = (float)(1 << gpu_below(g, 3));
+		for (int64_t row = 0; row < p.rows.keys; row++)
+			k[row * p.dim + gpu_below(g, p.dim)] = (float)(1 << gpu_below(g, 3));
+		p.q_values = q;
+		p.k_values = k;
+		p.weights = whole_numbers(g, R * p.heads, 3);
+		p.precision = DSA_INDEX_FP8_UE8M0;
+		place(g, &p);
+		same_sets(g, &p, true);
+		gpu_end_case(g);
+	}
+}
+
 /* K 2048 of long documents, by the rows that see most. */
 static void selections_of_published_models_equal_the_cpu(struct gpu *g)
 {
@@ -161,14 +235,6 @@ static void selections_of_published_models_equal_the_cpu(struct gpu *g)
 		gpu_end_case(g);
 	}
 	printf("# %lld positions swapped with ones as good\n", (long long)swaps);
-}
-
-static float *whole_numbers(struct gpu *g, int64_t count, int range)
-{
-	float *values = gpu_host(g, (size_t)count * sizeof *values);
-	for (int64_t i = 0; i < count; i++)
-		values[i] = (float)(gpu_below(g, 2 * range + 1) - range);
-	return values;
 }
 
 /* Small integers, d a power of 4: every score is exact in float, whatever the order of the sum. */
@@ -296,14 +362,16 @@ static void scores_of_all_sizes_are_ordered(struct gpu *g)
 
 static void nan_is_a_fault_reported_once(struct gpu *g)
 {
-	static const int shapes[][3] = {{3, 14, 7}, {4, 32, 64}, {32, 128, 64}};
+	static const int shapes[][3] = {{3, 16, 7}, {4, 32, 64}, {32, 128, 64}};
 	const int lengths[] = {60, 80};
 	struct dsa_backend *be = g->be[GPU];
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-		for (int place_of = 0; place_of < 3; place_of++) {
+		for (int form = 0; form < 6; form++) {
+			int place_of = form % 3;
 			struct problem p =
 			    problem_of(g, gpu_documents(g, lengths, 2, 0), shapes[i][0], shapes[i][1], shapes[i][2]);
 			fill_random(g, &p);
+			p.precision = form < 3 ? DSA_INDEX_ACT : DSA_INDEX_FP8;
 			int64_t R = p.rows.at[CPU].count;
 			/* Row 110 is position 50 of the second document, and its own key. */
 			float *values = (float *)(place_of == 0 ? p.q_values : place_of == 1 ? p.k_values : p.weights);
@@ -313,7 +381,7 @@ static void nan_is_a_fault_reported_once(struct gpu *g)
 			place(g, &p);
 			struct both out = gpu_poison(g, R, p.topk, GPU_F32, 0);
 			OK(g, be->ops->select(be, out.at[GPU].data, p.topk, p.q.at[GPU], p.k.at[GPU], p.weight.at[GPU],
-			                      p.heads, p.dim, &p.rows.at[GPU], &g->err));
+			                      p.heads, p.dim, p.precision, &p.rows.at[GPU], &g->err));
 			assert_int_equal(be->ops->wait(be, &g->err), DSA_E_NUMERIC);
 			if (!strstr(g->err.text, "NaN") || !strstr(g->err.text, "row 110"))
 				fail_msg("the message names something else: %s", g->err.text);
@@ -324,6 +392,8 @@ static void nan_is_a_fault_reported_once(struct gpu *g)
 
 const struct check_test select_tests[] = {
     CHECK_TEST(selections_equal_the_cpu),
+    CHECK_TEST(fp8_selections_equal_the_cpu),
+    CHECK_TEST(fp8_ties_go_to_the_lower_position),
     CHECK_TEST(selections_of_published_models_equal_the_cpu),
     CHECK_TEST(exact_ties_go_to_the_lower_position),
     CHECK_TEST(of_equal_keys_the_first_are_taken),

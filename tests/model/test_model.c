@@ -132,6 +132,40 @@ static void tensors_that_are_missing_or_of_another_shape_are_refused_by_name(voi
 	assert_refused(DSA_E_INPUT, "model.layers.1.self_attn.indexer.k_norm.bias (14) is missing");
 }
 
+static void fp8_weights_that_cannot_be_what_was_meant_are_refused_by_name(void **state)
+{
+	(void)state;
+	copy_golden("glm-fp8-blocks"); /* blocks of 16 x 24; o_proj (40, 45) */
+	patch("model.layers.2.self_attn.o_proj.weight", 45 * 3 + 7, 0x7f);
+	assert_refused(DSA_E_NUMERIC, "tensor model.layers.2.self_attn.o_proj.weight: row 3, column 7: NaN");
+	copy_golden("glm-fp8-blocks");
+	patch("model.layers.0.self_attn.o_proj.weight_scale_inv", 3, 0x7f800000);
+	assert_refused(DSA_E_NUMERIC, "o_proj.weight: the scale of block row 1, block column 1 is inf");
+	copy_golden("glm-fp8-blocks");
+	edit("model.safetensors", "layers.1.self_attn.q_a_proj.weight_scale_inv",
+	     "layers.1.self_attn.q_a_proj.weight_scale_inw");
+	assert_refused(DSA_E_INPUT, "model.layers.1.self_attn.q_a_proj.weight_scale_inv (2 x 2) is missing");
+	/* Scales of blocks of another size. */
+	copy_golden("glm-fp8-blocks");
+	edit("config.json", "      16,\n", "      24,\n");
+	assert_refused(DSA_E_INPUT, "q_a_proj.weight_scale_inv has shape 2 x 2, expected 1 x 2");
+	copy_golden("glm-fp8-blocks");
+	edit("config.json", "\"quantization_config\"", "\"quantization_confix\"");
+	assert_refused(DSA_E_INPUT, "is F8_E4M3, but config.json has no quantization_config");
+	copy_golden("glm-fp8-ue8m0");
+	patch("model.layers.1.mlp.experts.gate_up_proj", (2 * 140 + 139) * 144 + 5, 0xff);
+	assert_refused(DSA_E_NUMERIC, "model.layers.1.mlp.experts.gate_up_proj: expert 2: row 139, column 5: NaN");
+	copy_golden("glm-fp8-ue8m0");
+	edit("model-00002-of-00002.safetensors", "\"dtype\":\"F32\",\"shape\":[4,2,2]",
+	     "\"dtype\":\"I32\",\"shape\":[4,2,2]");
+	assert_refused(DSA_E_INPUT, "gate_up_proj_scale_inv is I32");
+	/* Scales beside a weight that is not FP8: were its numbers multiplied already? */
+	copy_golden("glm-fp8-blocks");
+	edit("model.safetensors", "model.layers.0.self_attn.o_proj.weight_scale_inv\":",
+	     "model.norm.weight_scale_inv\"                     :");
+	assert_refused(DSA_E_INPUT, "tensor model.norm.weight is F32 but model.norm.weight_scale_inv is there");
+}
+
 static void huge_sizes_are_refused_before_memory_is_taken(void **state)
 {
 	(void)state;
@@ -259,6 +293,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(weights_that_are_not_finite_are_refused_by_name_and_place, set_up,
 	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(tensors_that_are_missing_or_of_another_shape_are_refused_by_name, set_up,
+	                                    tear_down),
+	    cmocka_unit_test_setup_teardown(fp8_weights_that_cannot_be_what_was_meant_are_refused_by_name, set_up,
 	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(huge_sizes_are_refused_before_memory_is_taken, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(directory_without_a_checkpoint_is_refused, set_up, tear_down),

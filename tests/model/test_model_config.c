@@ -174,6 +174,50 @@ static void broken_patterns_are_refused(void **state)
 	assert_refused("indexer_types", "[\"full\",\"shared\",3,\"full\"]", "indexer_types[2] is an integer");
 }
 
+static void fp8_blocks_are_read_and_other_quantisations_refused_by_name(void **state)
+{
+	(void)state;
+	struct dsa_model_config config;
+	assert_int_equal(PARSE(config, {"model_type", "\"deepseek_v32\""}), DSA_OK);
+	assert_int_equal(config.block_rows, 0);
+	assert_false(config.scale_ue8m0);
+	assert_int_equal(
+	    PARSE(config, {"quantization_config",
+	                   "{\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", \"activation_scheme\": "
+	                   "\"dynamic\", \"weight_block_size\": [128, 64], \"modules_to_not_convert\": [\"x\"]}"}),
+	    DSA_OK);
+	assert_int_equal(config.block_rows, 128);
+	assert_int_equal(config.block_cols, 64);
+	assert_false(config.scale_ue8m0);
+	assert_int_equal(PARSE(config, {"quantization_config", "{\"quant_method\": \"fp8\", \"scale_fmt\": \"ue8m0\", "
+	                                                       "\"weight_block_size\": [128, 128]}"}),
+	                 DSA_OK);
+	assert_true(config.scale_ue8m0);
+	static const struct {
+		const char *value, *words;
+	} bad[] = {
+	    {"7", "quantization_config is an integer, expected an object"},
+	    {"{}", "quantization_config: quant_method is missing"},
+	    {"{\"quant_method\": \"gptq\"}", "quant_method \"gptq\" is not implemented"},
+	    {"{\"quant_method\": 8}", "quant_method is an integer"},
+	    {"{\"quant_method\": \"fp8\"}", "weight_block_size is missing"},
+	    {"{\"quant_method\": \"fp8\", \"weight_block_size\": 128}", "weight_block_size is an integer"},
+	    {"{\"quant_method\": \"fp8\", \"weight_block_size\": [128]}", "a list of another length"},
+	    {"{\"quant_method\": \"fp8\", \"weight_block_size\": [128, 0]}", "weight_block_size[1] is no size"},
+	    {"{\"quant_method\": \"fp8\", \"weight_block_size\": [1.5, 128]}", "weight_block_size[0] is no size"},
+	    {"{\"quant_method\": \"fp8\", \"weight_block_size\": [65537, 128]}", "weight_block_size[0] is no size"},
+	    {"{\"quant_method\": \"fp8\", \"weight_block_size\": [4294967424, 128]}",
+	     "weight_block_size[0] is no size"},
+	    {"{\"quant_method\": \"fp8\", \"fmt\": \"e5m2\", \"weight_block_size\": [128, 128]}", "fmt \"e5m2\""},
+	    {"{\"quant_method\": \"fp8\", \"activation_scheme\": \"static\", \"weight_block_size\": [128, 128]}",
+	     "activation_scheme \"static\""},
+	    {"{\"quant_method\": \"fp8\", \"scale_fmt\": \"e8\", \"weight_block_size\": [128, 128]}",
+	     "scale_fmt \"e8\""},
+	};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_refused("quantization_config", bad[i].value, bad[i].words);
+}
+
 static void keys_that_change_numbers_and_are_not_implemented_are_refused_by_name(void **state)
 {
 	(void)state;
@@ -184,7 +228,6 @@ static void keys_that_change_numbers_and_are_not_implemented_are_refused_by_name
 	assert_refused("scoring_func", "\"softmax\"", "scoring_func \"softmax\"");
 	assert_refused("topk_method", "\"greedy\"", "topk_method \"greedy\"");
 	assert_refused("q_lora_rank", "null", "q_lora_rank null");
-	assert_refused("quantization_config", "{\"quant_method\": \"fp8\"}", "FP8");
 	assert_refused("indexer_rope_interleave", "false", "indexer_rope_interleave false");
 	assert_refused("rope_interleave", "false", "rope_interleave false");
 	assert_refused("mlp_bias", "true", "mlp_bias true");
@@ -311,6 +354,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(absent_keys_take_the_architectures_defaults, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(every_spelling_of_a_pattern_is_read, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(broken_patterns_are_refused, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(fp8_blocks_are_read_and_other_quantisations_refused_by_name, set_up,
+	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(keys_that_change_numbers_and_are_not_implemented_are_refused_by_name,
 	                                    set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(absurd_sizes_are_refused, set_up, tear_down),

@@ -224,6 +224,51 @@ static void evaluate_and_overlap_files_are_readable(void **state)
 	dsa_text_release(&text);
 }
 
+/* Shares of a run whose indexers have a precision, with null for layers that the reference shares. */
+static void shares_of_float32_selections_survive(void **state)
+{
+	(void)state;
+	enum { LAYERS = 12 };
+	struct dsa_results results, back;
+	struct dsa_text text = {0}, bad = {0};
+	struct dsa_error err = {""};
+	int64_t plain[LAYERS], counts[LAYERS * LAYERS] = {0};
+	struct dsa_doc_overlap document = {.layers = LAYERS};
+	fixture_fill(&results, LAYERS, fixture_names, &arena);
+	results.reference = "FFSFSFSFFFFF";
+	document.queries[1] = 50;
+	document.counts[1] = counts;
+	document.plain[1] = plain;
+	for (int l = 0; l < LAYERS; l++)
+		plain[l] = results.reference[l] == 'F' ? 50 * results.topk - 17 * l : 0;
+	assert_int_equal(dsa_overlap_init(&results.overlap, results.corpus_count, LAYERS, results.topk, &arena, &err),
+	                 DSA_OK);
+	dsa_overlap_add(&results.overlap, 1, &document);
+	dsa_overlap_json_write(&text, &results);
+	const char *totals = strstr(text.data, "\"overlap_with_f32\": {");
+	assert_non_null(totals);
+	totals = strchr(totals, '1');
+	assert_memory_equal(totals, "1,\n      0.9946875,\n      null,\n      0.9840625,\n      null,", 59);
+	assert_int_equal(dsa_results_json_read(&back, text.data, text.bytes, "shares", &arena, &err), DSA_OK);
+	assert_true(back.overlap.has_plain);
+	for (int l = 0; l < LAYERS; l++)
+		assert_true(dsa_overlap_plain(&back.overlap, 1, -1, l) ==
+		            dsa_overlap_plain(&results.overlap, 1, -1, l));
+	const char *const hostile[] = {"\"with_f32\": [1.5", "\"with_f32\": [\"1\"", "\"with_f32\": [1, 1"};
+	for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
+		const char *at = strstr(text.data, "\"with_f32\": [1");
+		assert_non_null(at);
+		dsa_text_bytes(&bad, text.data, (size_t)(at - text.data));
+		dsa_text_add(&bad, hostile[i]);
+		dsa_text_add(&bad, at + strlen("\"with_f32\": [1"));
+		assert_int_equal(dsa_results_json_read(&back, bad.data, bad.bytes, "shares", &arena, &err),
+		                 DSA_E_INPUT);
+		assert_non_null(strstr(err.text, "with_f32"));
+		dsa_text_release(&bad);
+	}
+	dsa_text_release(&text);
+}
+
 /* `from` becomes `to` in a good file; the message has to hold `expected`. */
 static void refused(const char *from, const char *to, const char *expected)
 {
@@ -338,6 +383,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(everything_a_report_needs_comes_back, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(names_of_the_contract_are_all_there, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(hostile_and_repeated_names_come_back, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(shares_of_float32_selections_survive, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(evaluate_and_overlap_files_are_readable, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(hostile_files_are_refused_with_their_place, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(truncated_files_never_read, set_up, tear_down),
