@@ -1,4 +1,5 @@
-/* journal.h: RUN/journal, the append-only memory of a run: one checksummed, synced record per batch and pattern.
+/* journal.h: RUN/journal, the append-only memory of a run: one checksummed record per batch and pattern, synced
+ * question by question (a batch's patterns together).
  *
  * A run killed at any moment is worth everything up to its last record: resume reads the records back and asks the
  * model only for what is missing. A half-written record at the end is cut off; damage anywhere else is refused.
@@ -6,7 +7,7 @@
  * settings is refused, naming the field that differs.
  *
  * dsa_journal_evaluator() stands in front of another evaluator (or of none: solve) and answers from the
- * records; what it had to ask for it appends and syncs before it is handed on. */
+ * records; what it had to ask for it appends before it is handed on, and syncs before the question is answered. */
 #ifndef DSA_JOURNAL_H
 #define DSA_JOURNAL_H
 
@@ -46,9 +47,12 @@ struct dsa_record_buffer; /* journal_record.h */
 /* Reads the first record of that question into record. DSA_E_MISSING if there is none (err untouched). */
 DSA_CHECKED enum dsa_status dsa_journal_find(struct dsa_journal *journal, const struct dsa_record_key *key,
                                              struct dsa_record_buffer *record, struct dsa_error *err);
-/* Writes a whole record behind the others and syncs it. On DSA_E_IO (full disk) the file is as it was. */
+/* Writes a whole record behind the others: a killed process does not lose it. On DSA_E_IO (full disk) the file is as it
+ * was. */
 DSA_CHECKED enum dsa_status dsa_journal_append(struct dsa_journal *journal, const struct dsa_record_buffer *record,
                                                struct dsa_error *err);
+/* What was appended is on the disk: a machine that loses its power does not lose it. */
+DSA_CHECKED enum dsa_status dsa_journal_sync(struct dsa_journal *journal, struct dsa_error *err);
 
 /* The stacked evaluator. inner may be NULL: unknown questions are then DSA_E_MISSING, naming pattern and batch. Owns
  * neither. Duplicates are allowed in a file and the first counts. Within one ask the known patterns come first. */

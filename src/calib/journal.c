@@ -412,11 +412,17 @@ enum dsa_status dsa_journal_append(struct dsa_journal *journal, const struct dsa
 		return dsa_fail(err, DSA_E_IO, "%s: an earlier write failed and could not be taken back; run again",
 		                journal->path);
 	enum dsa_status status = dsa_file_write_all(journal->fd, record->data, record->used, journal->path, err);
-	if (!status && fdatasync(journal->fd))
-		status = io_error(journal, "sync", err);
 	if (!status)
 		status = enter(journal, record, err);
 	if (status && ftruncate(journal->fd, (off_t)journal->size))
 		journal->broken = true;
 	return status == DSA_E_MISSING ? DSA_E_IO : status;
+}
+
+enum dsa_status dsa_journal_sync(struct dsa_journal *journal, struct dsa_error *err)
+{
+	if (!fdatasync(journal->fd))
+		return DSA_OK;
+	journal->broken = true; /* which of the records reached the disk is not known */
+	return io_error(journal, "sync", err);
 }

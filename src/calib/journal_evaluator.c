@@ -143,6 +143,10 @@ static enum dsa_status evaluate(struct dsa_evaluator *base, const struct dsa_ask
 	struct dsa_sink keeper = {.pattern = keep_pattern, .context = &errand};
 	status = self->inner->evaluate(self->inner, &rest, &keeper, err);
 	assert(status || errand.answered == errand.unknown_count);
+	/* What was answered before a failure or an interruption is kept too; the first error is the one to tell. */
+	struct dsa_error late;
+	enum dsa_status synced = dsa_journal_sync(self->journal, status ? &late : err);
+	status = status ? status : synced;
 cleanup:
 	free(errand.unknown);
 	free(errand.place);
@@ -159,6 +163,8 @@ static enum dsa_status keep_overlap(void *context, const struct dsa_doc_overlap 
 	enum dsa_status status = dsa_record_write_overlap(&self->record, &key, overlap, count, err);
 	if (!status)
 		status = dsa_journal_append(self->journal, &self->record, err);
+	if (!status)
+		status = dsa_journal_sync(self->journal, err);
 	if (!status)
 		status = errand->sink->overlap(errand->sink->context, overlap, count, err);
 	return status;

@@ -133,7 +133,7 @@ static void every_mark_of_the_figures_has_a_row(void **state)
 		const char *file;
 		int fields, rows;
 	} tables[] = {{"pattern.csv", 4, 48}, {"curve.csv", 23, 1 + 8 + 1 + 2}, {"sensitivity.csv", 7, 11},
-	              {"corpora.csv", 15, 4}, {"positions.csv", 9, 12},         {"gain.csv", 4, 6}};
+	              {"corpora.csv", 15, 4}, {"positions.csv", 9, 12},         {"gain.csv", 5, 6}};
 	for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
 		const struct dsa_csv_table *table = &dsa_csv_tables[t + 2];
 		assert_string_equal(table->file, tables[t].file);
