@@ -27,7 +27,8 @@ for program in dsacal gpu_tests; do
 	[ -x "$build/$program" ] || { echo "gpu_tests.sh: $build/$program is missing: run make gpu-tests where nvcc is" >&2 && exit 2; }
 done
 mkdir -p "$logs"
-export DSACAL=$PWD/$build/dsacal DSA_GPU_TEST_DOCUMENTS=$PWD/$logs/documents.jsonl
+logs=$(cd "$logs" && pwd) build=$(cd "$build" && pwd)
+export DSACAL=$build/dsacal DSA_GPU_TEST_DOCUMENTS=$logs/documents.jsonl
 export DSA_GPU_TEST_SEED=${DSA_GPU_TEST_SEED:-$(date +%s)}
 small=("${quick[@]/--quick/--small}")
 passed=0 failed=0 rows=()
@@ -68,6 +69,10 @@ else
 	rows+=("$(printf '%-24s %-34s' torch-bf16 'left out: no PyTorch, transformers')")
 fi
 step runs 600 python3 tests/gpu/test_gpu_runs.py "${quick[@]}"
+if [ ${#quick[@]} -eq 0 ]; then
+	step speed 120 "$build/gpu_tests" speed
+	step bench 240 python3 tests/gpu/test_gpu_bench.py
+fi
 if [ "$sanitizers" -eq 1 ]; then
 	sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 	for tool in memcheck racecheck initcheck; do

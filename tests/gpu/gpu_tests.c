@@ -21,6 +21,7 @@ static const struct {
     {"figures", figures_tests},
     {"invariance", invariance_tests},
     {"forward", forward_tests},
+    {"speed", speed_tests},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 
