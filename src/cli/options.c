@@ -144,7 +144,8 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
                        "with --full-trace to go anywhere.",
                        "dsacal solve runs/legal --budget-kl 0.005 --out pattern-strict.yaml\n"
                        "dsacal solve runs/legal --max-shared 50% --json"},
-    [DSA_CMD_REPORT] = {"report", "RUN", "write report.html and its tables again from a run directory: no model, no GPU",
+    [DSA_CMD_REPORT] = {"report", "RUN",
+                        "write report.html and its tables again from a run directory: no model, no GPU",
                         "With --svg also each figure as a file. With --bench the expected gain becomes what `dsacal "
                         "bench --json` measured,\nin results.json and pattern.yaml too.",
                         "dsacal report runs/legal --svg figures\n"

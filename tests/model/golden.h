@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dsa/arena.h"
+#include "dsa/file.h"
 #include "dsa/forward.h"
 #include "dsa/safetensors.h"
 
@@ -160,6 +162,35 @@ static inline double golden_distance(const float *a, const float *b, int64_t row
 		worst = relative > worst || !(relative == relative) ? relative : worst;
 	}
 	return worst;
+}
+
+/* Calls visit for every golden case. */
+static inline void golden_each_case(void (*visit)(struct golden *g))
+{
+	struct dsa_arena arena;
+	char **names, dir[512];
+	size_t count;
+	int cases = 0;
+	dsa_arena_init(&arena);
+	MUST(dsa_file_list("tests/golden/tiny", &arena, &names, &count, &golden_error));
+	for (size_t i = 0; i < count; i++) {
+		snprintf(dir, sizeof dir, "tests/golden/tiny/%s", names[i]);
+		if (!dsa_file_is_directory(dir))
+			continue;
+		struct golden g;
+		golden_open(&g, dir, 2);
+		visit(&g);
+		golden_close(&g);
+		cases++;
+	}
+	assert_true(cases >= 13);
+	dsa_arena_release(&arena);
+}
+
+static inline void golden_begin(struct dsa_forward *f, const struct dsa_pass_document *documents, int count, bool whole,
+                                struct dsa_prefix *prefix, int64_t *rows)
+{
+	MUST(dsa_forward_begin(f, documents, count, whole, prefix, rows, &golden_error));
 }
 
 #endif

@@ -5,40 +5,7 @@
 
 #include <cmocka.h>
 
-#include "dsa/arena.h"
-#include "dsa/file.h"
 #include "golden.h"
-
-static const char *const root = "tests/golden/tiny";
-
-/* Calls visit for every golden case. */
-static void each_case(void (*visit)(struct golden *g))
-{
-	struct dsa_arena arena;
-	char **names, dir[512];
-	size_t count;
-	int cases = 0;
-	dsa_arena_init(&arena);
-	MUST(dsa_file_list(root, &arena, &names, &count, &golden_error));
-	for (size_t i = 0; i < count; i++) {
-		snprintf(dir, sizeof dir, "%s/%s", root, names[i]);
-		if (!dsa_file_is_directory(dir))
-			continue;
-		struct golden g;
-		golden_open(&g, dir, 2);
-		visit(&g);
-		golden_close(&g);
-		cases++;
-	}
-	assert_true(cases >= 13);
-	dsa_arena_release(&arena);
-}
-
-static void begin(struct dsa_forward *f, const struct dsa_pass_document *documents, int count, bool whole,
-                  struct dsa_prefix *prefix, int64_t *rows)
-{
-	MUST(dsa_forward_begin(f, documents, count, whole, prefix, rows, &golden_error));
-}
 
 /* Logits of a whole pass over these documents, (ΣT, V). */
 static float *whole_logits(const struct golden *g, const struct dsa_pass_document *documents, int count,
@@ -48,7 +15,7 @@ static float *whole_logits(const struct golden *g, const struct dsa_pass_documen
 	for (int d = 0; d < count; d++)
 		rows += documents[d].tokens;
 	struct dsa_forward *f = golden_forward(g, rows, count);
-	begin(f, documents, count, true, NULL, &rows);
+	golden_begin(f, documents, count, true, NULL, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	golden_layers(f, pattern, 0, g->model->config.layers, unused);
 	float *logits = golden_all_logits(g, f, rows);
@@ -107,7 +74,7 @@ static void compare_native(struct golden *g)
 	int source = 0, T = g->tokens;
 	float *hidden = malloc((size_t)T * (size_t)c->hidden * sizeof *hidden);
 	assert_non_null(hidden);
-	begin(f, &document, 1, true, NULL, &rows);
+	golden_begin(f, &document, 1, true, NULL, &rows);
 	assert_int_equal(rows, T);
 	assert_null(dsa_forward_selection(f));
 	MUST(dsa_forward_embed(f, 0, &golden_error));
@@ -134,7 +101,7 @@ static void compare_native(struct golden *g)
 static void native_pattern_of_every_golden_is_reproduced(void **state)
 {
 	(void)state;
-	each_case(compare_native);
+	golden_each_case(compare_native);
 }
 
 static int other_patterns;
@@ -160,50 +127,8 @@ static void other_patterns_of_every_golden_are_reproduced(void **state)
 {
 	(void)state;
 	other_patterns = 0;
-	each_case(compare_others);
+	golden_each_case(compare_others);
 	assert_true(other_patterns >= 5);
-}
-
-static int fp8_cases;
-
-/* Every layer's positions from K on and the logits, by an implementation that shares nothing with ours. */
-static void compare_fp8_indexers(struct golden *g)
-{
-	struct dsa_model_config *c = &g->model->config;
-	struct dsa_pass_document document = {g->ids, g->tokens};
-	char name[64];
-	int64_t rows;
-	size_t K = (size_t)c->topk, scored = (size_t)(g->tokens - c->topk) * K;
-	if (!dsa_checkpoint_find(g->expected, "fp8.logits"))
-		return;
-	fp8_cases++;
-	c->index_precision = c->scale_ue8m0 ? DSA_INDEX_FP8_UE8M0 : DSA_INDEX_FP8;
-	struct dsa_forward *f = golden_forward(g, g->tokens, 1);
-	begin(f, &document, 1, true, NULL, &rows);
-	MUST(dsa_forward_embed(f, 0, &golden_error));
-	for (int l = 0; l < c->layers; l++) {
-		golden_layers(f, c->native, l, l + 1, false);
-		snprintf(name, sizeof name, "fp8.selection.%d", l);
-		const int32_t *want = golden_data(g, name, g->tokens, c->topk);
-		int32_t *got = golden_selection(g, f, g->tokens);
-		if (memcmp(got + K * K, want + K * K, scored * sizeof *got))
-			fail_msg("%s: layer %d selects other positions in FP8", g->dir, l);
-		free(got);
-	}
-	float *logits = golden_all_logits(g, f, rows);
-	double off = golden_distance(logits, golden_data(g, "fp8.logits", g->tokens, c->vocab), g->tokens, c->vocab);
-	if (!(off <= 1e-5))
-		fail_msg("%s: logits with indexers in FP8 are off by %.2e", g->dir, off);
-	free(logits);
-	dsa_forward_close(f);
-}
-
-static void indexers_in_fp8_select_what_the_reference_selects(void **state)
-{
-	(void)state;
-	fp8_cases = 0;
-	each_case(compare_fp8_indexers);
-	assert_true(fp8_cases >= 3);
 }
 
 /* Documents of very different lengths: long, below K, exactly K, K + 1, one token, long. */
@@ -243,10 +168,10 @@ static void compare_scored_part(struct golden *g)
 	/* The prefix is made under the native pattern and serves any. */
 	struct dsa_forward *f = golden_forward(g, 6 * g->tokens, MIX);
 	MUST(dsa_prefix_open(&prefix, g->model, documents, MIX, &golden_error));
-	begin(f, documents, MIX, true, prefix, &rows);
+	golden_begin(f, documents, MIX, true, prefix, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	golden_layers(f, c->native, 0, c->layers, false);
-	begin(f, documents, MIX, false, prefix, &part_rows);
+	golden_begin(f, documents, MIX, false, prefix, &part_rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	golden_layers(f, pattern, 0, c->layers, false);
 	float *got = golden_all_logits(g, f, part_rows);
@@ -274,7 +199,7 @@ static void compare_scored_part(struct golden *g)
 static void scored_part_with_prefix_equals_the_whole_pass(void **state)
 {
 	(void)state;
-	each_case(compare_scored_part);
+	golden_each_case(compare_scored_part);
 }
 
 /* A state saved after each layer, from the whole and from the scored-part pass, leads to the same end. */
@@ -292,7 +217,7 @@ static void compare_restored(struct golden *g)
 	assert_true(image && again);
 	struct dsa_forward *f = golden_forward(g, 6 * g->tokens, MIX);
 	MUST(dsa_prefix_open(&prefix, g->model, documents, MIX, &golden_error));
-	begin(f, documents, MIX, true, prefix, &rows);
+	golden_begin(f, documents, MIX, true, prefix, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	for (int l = 0; l < c->layers; l++) {
 		MUST(dsa_forward_save(f, image + bytes * (size_t)l, &golden_error));
@@ -300,7 +225,7 @@ static void compare_restored(struct golden *g)
 	}
 	MUST(dsa_forward_save(f, image + bytes * (size_t)c->layers, &golden_error));
 	for (int from = 0; from < c->layers; from++) {
-		begin(f, documents, MIX, false, prefix, &part_rows);
+		golden_begin(f, documents, MIX, false, prefix, &part_rows);
 		assert_int_equal((size_t)part_rows * ((size_t)c->hidden + (size_t)c->topk) * 4, bytes);
 		MUST(dsa_forward_restore(f, image + bytes * (size_t)from, &golden_error));
 		assert_true((dsa_forward_selection(f) != NULL) == (from > 0));
@@ -334,16 +259,16 @@ static void compare_streams(struct golden *g)
 	struct dsa_forward *f;
 	MUST(dsa_forward_open(&f, g->model, 6 * g->tokens, 6 * g->tokens, MIX, STREAMS, &golden_error));
 	MUST(dsa_prefix_open(&prefix, g->model, documents, MIX, &golden_error));
-	begin(f, documents, MIX, true, prefix, &rows);
+	golden_begin(f, documents, MIX, true, prefix, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	golden_layers(f, c->native, 0, c->layers, false);
 	for (int i = 0; i < STREAMS; i++) {
-		begin(f, documents, MIX, false, prefix, &rows);
+		golden_begin(f, documents, MIX, false, prefix, &rows);
 		MUST(dsa_forward_embed(f, 0, &golden_error));
 		golden_layers(f, patterns[i], 0, c->layers, false);
 		MUST(dsa_forward_save(f, alone + bytes * (size_t)i, &golden_error));
 	}
-	begin(f, documents, MIX, false, prefix, &rows);
+	golden_begin(f, documents, MIX, false, prefix, &rows);
 	for (int i = 0; i < FORK; i++) {
 		dsa_forward_use(f, i);
 		assert_null(dsa_forward_selection(f));
@@ -374,13 +299,13 @@ static void compare_streams(struct golden *g)
 static void streams_of_a_pass_have_the_bits_of_passes_of_their_own(void **state)
 {
 	(void)state;
-	each_case(compare_streams);
+	golden_each_case(compare_streams);
 }
 
 static void restored_state_continues_bit_for_bit(void **state)
 {
 	(void)state;
-	each_case(compare_restored);
+	golden_each_case(compare_restored);
 }
 
 /* Enough documents that the rows are more than one tile of the forward pass. */
@@ -441,7 +366,7 @@ static void compare_threads(struct golden *g)
 static void number_of_threads_changes_no_bit(void **state)
 {
 	(void)state;
-	each_case(compare_threads);
+	golden_each_case(compare_threads);
 }
 
 static void compare_unused(struct golden *g)
@@ -459,7 +384,7 @@ static void compare_unused(struct golden *g)
 static void indexer_whose_selection_is_dropped_changes_no_bit(void **state)
 {
 	(void)state;
-	each_case(compare_unused);
+	golden_each_case(compare_unused);
 }
 
 static void documents_of_at_most_k_tokens_have_no_scored_rows(void **state)
@@ -473,12 +398,12 @@ static void documents_of_at_most_k_tokens_have_no_scored_rows(void **state)
 	struct dsa_pass_document documents[2] = {{g.ids, c->topk}, {g.ids, 2}};
 	struct dsa_forward *f = golden_forward(&g, 100, 2);
 	MUST(dsa_prefix_open(&prefix, g.model, documents, 2, &golden_error));
-	begin(f, documents, 2, true, prefix, &rows);
+	golden_begin(f, documents, 2, true, prefix, &rows);
 	assert_int_equal(rows, c->topk + 2);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	golden_layers(f, "FSFS", 0, c->layers, false);
 	MUST(dsa_forward_save(f, NULL, &golden_error));
-	begin(f, documents, 2, false, prefix, &rows);
+	golden_begin(f, documents, 2, false, prefix, &rows);
 	assert_int_equal(rows, 0);
 	assert_int_equal(dsa_state_bytes(c, documents, 2), 0);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
@@ -501,55 +426,13 @@ static void disturbed_embeddings_move_the_logits_a_little(void **state)
 	const struct dsa_model_config *c = &g.model->config;
 	struct dsa_pass_document document = {g.ids, g.tokens};
 	struct dsa_forward *f = golden_forward(&g, g.tokens, 1);
-	begin(f, &document, 1, true, NULL, &rows);
+	golden_begin(f, &document, 1, true, NULL, &rows);
 	MUST(dsa_forward_embed(f, 7, &golden_error));
 	golden_layers(f, c->native, 0, c->layers, false);
 	float *logits = golden_all_logits(&g, f, rows);
 	double off = golden_distance(logits, golden_data(&g, "logits", g.tokens, c->vocab), c->topk, c->vocab);
 	assert_true(off > 1e-4 && off < 0.5);
 	free(logits);
-	dsa_forward_close(f);
-	golden_close(&g);
-}
-
-/* In layer 0 the state is the embeddings whatever the indexer's precision: what would have been selected without one is
- * what is selected without one. */
-static void selections_without_the_precision_are_kept_beside(void **state)
-{
-	(void)state;
-	struct golden g;
-	int64_t rows;
-	golden_open(&g, "tests/golden/tiny/glm-fp8-ue8m0", 2);
-	struct dsa_model_config *c = &g.model->config;
-	struct dsa_pass_document document = {g.ids, g.tokens};
-	size_t count = (size_t)g.tokens * (size_t)c->topk;
-	int32_t *plain = malloc(count * sizeof *plain);
-	assert_non_null(plain);
-	struct dsa_forward *f = golden_forward(&g, g.tokens, 1);
-	begin(f, &document, 1, true, NULL, &rows);
-	MUST(dsa_forward_embed(f, 0, &golden_error));
-	golden_layers(f, c->native, 0, 1, false);
-	int32_t *exact = golden_selection(&g, f, rows);
-	dsa_forward_close(f);
-	assert_true(c->scale_ue8m0);
-	c->index_precision = DSA_INDEX_FP8_UE8M0;
-	f = golden_forward(&g, g.tokens, 1);
-	begin(f, &document, 1, true, NULL, &rows);
-	MUST(dsa_forward_embed(f, 0, &golden_error));
-	dsa_forward_keep_plain(f, plain);
-	golden_layers(f, c->native, 0, 1, false);
-	int32_t *taken = golden_selection(&g, f, rows);
-	assert_memory_equal(plain, exact, count * sizeof *plain);
-	assert_memory_not_equal(taken, exact, count * sizeof *taken);
-	/* An S layer selects nothing, and leaves what is there. */
-	golden_layers(f, c->native, 1, 2, false);
-	assert_memory_equal(plain, exact, count * sizeof *plain);
-	dsa_forward_keep_plain(f, NULL);
-	golden_layers(f, c->native, 2, 3, false);
-	assert_memory_equal(plain, exact, count * sizeof *plain);
-	free(plain);
-	free(exact);
-	free(taken);
 	dsa_forward_close(f);
 	golden_close(&g);
 }
@@ -569,7 +452,7 @@ static void patterns_that_cannot_run_are_refused(void **state)
 	golden_open(&g, "tests/golden/tiny/glm-types-spared", 2);
 	struct dsa_pass_document document = {g.ids, g.tokens};
 	struct dsa_forward *f = golden_forward(&g, g.tokens, 1);
-	begin(f, &document, 1, true, NULL, &rows);
+	golden_begin(f, &document, 1, true, NULL, &rows);
 	MUST(dsa_forward_embed(f, 0, &golden_error));
 	assert_error(dsa_forward_layer(f, 0, 'S', false, &golden_error), DSA_E_USAGE,
 	             "layer 0 cannot share a selection");
@@ -606,7 +489,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(native_pattern_of_every_golden_is_reproduced),
 	    cmocka_unit_test(other_patterns_of_every_golden_are_reproduced),
-	    cmocka_unit_test(indexers_in_fp8_select_what_the_reference_selects),
 	    cmocka_unit_test(scored_part_with_prefix_equals_the_whole_pass),
 	    cmocka_unit_test(streams_of_a_pass_have_the_bits_of_passes_of_their_own),
 	    cmocka_unit_test(restored_state_continues_bit_for_bit),
@@ -615,7 +497,6 @@ int main(void)
 	    cmocka_unit_test(indexer_whose_selection_is_dropped_changes_no_bit),
 	    cmocka_unit_test(documents_of_at_most_k_tokens_have_no_scored_rows),
 	    cmocka_unit_test(disturbed_embeddings_move_the_logits_a_little),
-	    cmocka_unit_test(selections_without_the_precision_are_kept_beside),
 	    cmocka_unit_test(patterns_that_cannot_run_are_refused),
 	    cmocka_unit_test(documents_that_do_not_fit_are_refused),
 	};
