@@ -525,7 +525,9 @@ __global__ void __launch_bounds__(threads, 1) attend(const __grid_constant__ str
 		/* Free: the warps of the last reader; else all threads that gather, tell, or compute. */
 		for (uint32_t i = 0; i < BARRIERS; i++)
 			asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared + barriers + i * 8),
-			             "r"(i >= FREE && i < MAX_EVEN ? 4 : i == COMPUTE ? 256 : 128)
+			             "r"(i >= FREE && i < MAX_EVEN ? 4
+			                 : i == COMPUTE            ? 256
+			                                           : 128)
 			             : "memory");
 		asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 	}

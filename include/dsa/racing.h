@@ -2,9 +2,9 @@
  *
  * Candidates see the same documents in the same order, so their differences are paired and what makes a document hard
  * for all of them cancels. A race looks at the measures after every batch, drops who is worse than the leader beyond
- * doubt or cannot be better by epsilon, and ends when one is left. Debts keep the sum in bounds: who left within epsilon
- * of a leader that leaves itself is still within epsilon of who stays. It knows measures and numbers only; its decisions
- * follow from the figures in document order and from nothing else. */
+ * doubt or cannot be better by epsilon, and ends when one is left. Debts keep the sum in bounds: who left within
+ * epsilon of a leader that leaves itself is still within epsilon of who stays. It knows measures and numbers only; its
+ * decisions follow from the figures in document order and from nothing else. */
 #ifndef DSA_RACING_H
 #define DSA_RACING_H
 
@@ -41,9 +41,9 @@ DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct ds
 /* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents. True
  * when the race is over. */
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
-/* After the last batch: who left and, by the documents it has seen, is still better by more than epsilon than the best of
- * those who saw all comes back, because documents that none of the seen ones were like have spoken against the one it
- * left for. False if nobody does; else those go on where they stopped, and looks go on with them. */
+/* After the last batch: who left and, by the documents it has seen, is still better by more than epsilon than the best
+ * of those who saw all comes back, because documents that none of the seen ones were like have spoken against the one
+ * it left for. False if nobody does; else those go on where they stopped, and looks go on with them. */
 bool dsa_race_recall(struct dsa_race *race, const struct dsa_measure *measures);
 /* Takes a candidate out that might still be the best: no bound speaks against it. */
 void dsa_race_withdraw(struct dsa_race *race, int candidate);

@@ -141,8 +141,9 @@ static void open_recorded(struct recorded *r, const char *run, struct dsa_result
 	must(dsa_spool_open(&spool, path, err), err);
 	must(dsa_file_join(&r->arena, run, "journal", &path, err), err);
 	must(dsa_journal_open(&journal, path, NULL, 0, NULL, err), err);
-	must(dsa_evaluator_shape_of(&r->file, spool, results->layers, results->topk, results->reference, &r->arena, err),
-	     err);
+	must(
+	    dsa_evaluator_shape_of(&r->file, spool, results->layers, results->topk, results->reference, &r->arena, err),
+	    err);
 	must(dsa_journal_evaluator(&r->journal, journal, NULL, &r->file, err), err);
 	r->cut = r->file;
 	r->cut.intervals = false;
@@ -160,8 +161,8 @@ struct tally {
 };
 
 /* One step from `base`, judged by the run's own exact figures of its candidates. */
-static void race(struct recorded *r, struct tally *tally, const char *base, const struct dsa_step *exact,
-                 double delta, double epsilon)
+static void race(struct recorded *r, struct tally *tally, const char *base, const struct dsa_step *exact, double delta,
+                 double epsilon)
 {
 	struct dsa_search_options once = {
 	    .budget = {.kl = NAN, .nll = NAN, .kl_p99 = NAN, .top1 = NAN, .max_shared = 1},
