@@ -8,7 +8,7 @@
 #   --build DIR    the binaries, build/release-static by default
 #   --logs DIR     where each test's output goes, build/gpu-logs by default
 #
-# Needs python3; PyTorch and transformers for one comparison, which is left out without them. Ends with a table and
+# Needs python3 and its standard library; PyTorch and transformers for one comparison, which is left out without them. Ends with a table and
 # `N passed, N failed`; the exit status is 0 only if nothing failed.
 set -u
 cd "$(dirname "$0")/.."
@@ -68,6 +68,7 @@ else
 	rows+=("$(printf '%-24s %-34s' torch-bf16 'left out: no PyTorch, transformers')")
 fi
 step runs 600 python3 tests/gpu/test_gpu_runs.py "${quick[@]}"
+DSA_TEST_DEVICE=${DSA_GPU_TEST_DEVICE:-cuda} step verify 600 python3 tests/cli/test_verify.py
 if [ "$sanitizers" -eq 1 ]; then
 	sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 	for tool in memcheck racecheck initcheck; do
