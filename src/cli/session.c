@@ -535,6 +535,7 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 	results->fingerprint = session->fingerprint;
 	results->tokenizer = *session->tokenizer ? session->tokenizer : NULL;
 	results->context = options->context ? (int)options->context : config->max_positions;
+	results->index_precision = config->index_precision;
 	results->seed = (uint64_t)options->seed;
 	results->max_tokens = options->max_tokens;
 	results->holdout = dsa_documents_holdout(options);

@@ -89,6 +89,8 @@ static enum dsa_status take_settings(struct verify *verify, struct dsa_error *er
 	*to = *verify->options;
 	to->operand_count = 0;
 	to->context = to->context ? to->context : recorded->context;
+	if (!to->indexer_precision)
+		to->indexer_precision = dsa_index_precision_name(recorded->index_precision);
 	to->max_tokens = to->max_tokens ? to->max_tokens : recorded->max_tokens;
 	if (to->seed < 0)
 		to->seed = recorded->seed && recorded->seed <= INT64_MAX ? (int64_t)recorded->seed : 1;
@@ -121,6 +123,7 @@ static enum dsa_status admit(const struct dsa_session *session, void *context, s
 	const struct dsa_results model = {.layers = session->config.layers,
 	                                  .topk = session->config.topk,
 	                                  .architecture = session->config.model_type,
+	                                  .index_precision = session->config.index_precision,
 	                                  .reference = session->config.native,
 	                                  .fingerprint = session->fingerprint,
 	                                  .tokenizer = *session->tokenizer ? session->tokenizer : NULL};
