@@ -8,8 +8,8 @@
 #   --build DIR    the binaries, build/release-static by default
 #   --logs DIR     where each test's output goes, build/gpu-logs by default
 #
-# Needs python3 and its standard library; PyTorch and transformers for one comparison, which is left out without them. Ends with a table and
-# `N passed, N failed`; the exit status is 0 only if nothing failed.
+# Needs python3 and its standard library; PyTorch and transformers for one comparison, which is left out without them.
+# Ends with a table and `N passed, N failed`; the exit status is 0 only if nothing failed.
 set -u
 cd "$(dirname "$0")/.."
 build=build/release-static logs=build/gpu-logs quick=() sanitizers=0

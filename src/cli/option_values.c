@@ -149,9 +149,8 @@ enum dsa_status dsa_cli_budget(const struct dsa_cli_options *options, int layers
 enum dsa_status dsa_cli_precision(const struct dsa_cli_options *options, struct dsa_model_config *config,
                                   struct dsa_error *err)
 {
-	const bool known = dsa_index_precision_find(options->indexer_precision, &config->index_precision);
-	assert(known); /* one of the option's choices */
-	(void)known;
+	if (!dsa_index_precision_find(options->indexer_precision, &config->index_precision))
+		assert(false); /* one of the option's choices */
 	if (config->index_precision != DSA_INDEX_FP8)
 		return DSA_OK;
 	if (config->index_dim & (config->index_dim - 1))

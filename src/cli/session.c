@@ -363,7 +363,7 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 	enum dsa_status status = check_options(options, err);
 	if (!status)
 		status = dsa_model_config_load(&session->config, options->model, &session->arena, err);
-	if (!status)
+	if (!status && !admit)
 		status = dsa_cli_precision(options, &session->config, err);
 	if (!status)
 		status = check_request(session, err);
@@ -385,6 +385,9 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 		status = hash_tokenizer(session, err);
 	if (!status && admit)
 		status = admit(session, context, err);
+	/* Only now: of another model it would complain about what nobody has asked of that one. */
+	if (!status && admit)
+		status = dsa_cli_precision(options, &session->config, err);
 	if (!status)
 		status = dsa_documents_open(session, err);
 	if (!status && session->run)

@@ -242,7 +242,7 @@ def test_the_indexer_s_precision_is_the_file_s():
     fp8 = os.path.join(TINY, "v32-fp8")  # FFF, index heads of 16
     directory = place()[0]
     out = os.path.join(scratch(), "run")
-    calibrate = ("calibrate", "--model", fp8, *corpora(directory), "--device", DEVICE)
+    calibrate = ("calibrate", "--model", fp8, *corpora(directory), "--max-tokens", 1200, "--device", DEVICE)
     good(*calibrate, "--max-shared", 1, "--no-refine", "--indexer-precision", "fp8", "--out", out)
     file = os.path.join(out, "pattern.yaml")
     text = read(file).decode()
@@ -272,6 +272,7 @@ def test_the_indexer_s_precision_is_the_file_s():
     equal(read(again, "pattern.yaml").split(b"\nprovenance:")[0], text.encode().split(b"\nprovenance:")[0], "again")
     refused(run(*calibrate, "--max-shared", 1, "--no-refine", "--out", out, "--resume"), 2, '"indexer-precision"', "fp8")
     equal(good("solve", out, "--max-shared", 0, "--json").json()["indexer_precision"], "fp8", "solve")
+    refused(verify(file), 3, "3 layers", "has 4")  # whose indexers could not run in FP8
     broken = write(text.replace('precision: "fp8"', 'precision: "fp4"'), scratch(), "pattern.yaml")
     refused(verify(broken, model=fp8), 3, "indexer_precision", "fp4")
 
