@@ -8,8 +8,8 @@
 #   --build DIR    the binaries, build/release-static by default
 #   --logs DIR     where each test's output goes, build/gpu-logs by default
 #
-# Needs python3; PyTorch and transformers for one comparison, which is left out without them. Ends with a table and
-# `N passed, N failed`; the exit status is 0 only if nothing failed.
+# Needs python3 and its standard library; PyTorch and transformers for one comparison, which is left out without them.
+# Ends with a table and `N passed, N failed`; the exit status is 0 only if nothing failed.
 set -u
 cd "$(dirname "$0")/.."
 build=build/release-static logs=build/gpu-logs quick=() sanitizers=0
@@ -73,6 +73,7 @@ if [ ${#quick[@]} -eq 0 ]; then
 	step speed 120 "$build/gpu_tests" speed
 	step bench 240 python3 tests/gpu/test_gpu_bench.py
 fi
+DSA_TEST_DEVICE=${DSA_GPU_TEST_DEVICE:-cuda} step verify 600 python3 tests/cli/test_verify.py
 if [ "$sanitizers" -eq 1 ]; then
 	sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 	for tool in memcheck racecheck initcheck; do

@@ -66,6 +66,10 @@ enum dsa_index_precision {
 	DSA_INDEX_FP8,
 	DSA_INDEX_FP8_UE8M0, /* s rounded up to a power of two */
 };
+/* "f32" (ACT), "bf16", "fp8" (both of it: which of them is the model's to say). */
+const char *dsa_index_precision_name(enum dsa_index_precision precision);
+/* The precision of that name, FP8 for "fp8"; false: no such name. */
+bool dsa_index_precision_find(const char *name, enum dsa_index_precision *out);
 
 struct dsa_router {
 	int experts, chosen, groups, chosen_groups;

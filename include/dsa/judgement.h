@@ -78,7 +78,8 @@ const char *dsa_documents_name(enum dsa_documents_state state);
 
 /* Whether the figures of now can be held against the file's at all. DSA_E_INPUT with both values: another number of
  * layers, K, architecture or own pattern of the checkpoint, always; another fingerprint or tokenizer, unless
- * allow_change, which then logs a warning. What the file does not say is not compared; no fingerprint is logged. */
+ * allow_change, which then logs a warning. What the file does not say is not compared; no fingerprint is logged, and so
+ * is another precision of the indexers, which may be what is to be judged. */
 DSA_CHECKED enum dsa_status dsa_judgement_admit(const struct dsa_results *recorded, const struct dsa_results *now,
                                                 bool allow_change, const struct dsa_log *log, struct dsa_error *err);
 /* now: pattern, corpora as read and their figures. A corpus is the file's of the same SHA-256 and name, else of the

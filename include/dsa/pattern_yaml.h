@@ -17,9 +17,9 @@ enum { DSA_PATTERN_SCHEMA = 1 };
 void dsa_pattern_yaml_write(struct dsa_text *text, const struct dsa_results *results);
 
 /* Restores what the file says: pattern, layers, topk (0 = not said), reference, model names and fingerprint, corpora
- * with their figures, max_tokens, holdout, quality, heldout, noise_floor, baselines, budget, stopped_by, provenance,
- * seed. The trace's steps keep their number, flip and KL. What the file does not say is NULL, 0 or NaN. DSA_E_INPUT
- * with place and line. Memory from arena. */
+ * with their figures, index_precision (not said: f32), max_tokens, holdout, quality, heldout, noise_floor, baselines,
+ * budget, stopped_by, provenance, seed. The trace's steps keep their number, flip and KL. What the file does not say is
+ * NULL, 0 or NaN. DSA_E_INPUT with place and line. Memory from arena. */
 DSA_CHECKED enum dsa_status dsa_pattern_yaml_read(struct dsa_results *results, const char *text, size_t bytes,
                                                   const char *place, const struct dsa_log *log, struct dsa_arena *arena,
                                                   struct dsa_error *err);

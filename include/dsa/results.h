@@ -69,7 +69,8 @@ struct dsa_results {
 	const char *tokenizer; /* SHA-256 of tokenizer.json in hexadecimal; NULL: there is none, or it is not known */
 	/* Documents. */
 	int context;
-	int64_t max_tokens; /* of each corpus; 0: no limit */
+	enum dsa_index_precision index_precision; /* of everything measured; files say its name */
+	int64_t max_tokens;                       /* of each corpus; 0: no limit */
 	uint64_t seed;
 	double holdout; /* NaN: not known */
 	struct dsa_result_corpus *corpora;

@@ -1,6 +1,7 @@
 #include "dsa/backend.h"
 
 #include <assert.h>
+#include <string.h>
 
 static const struct {
 	const char *name;
@@ -20,6 +21,28 @@ const char *dsa_dtype_name(enum dsa_dtype dtype)
 {
 	assert((unsigned)dtype < DSA_DTYPES);
 	return dtypes[dtype].name;
+}
+
+const char *dsa_index_precision_name(enum dsa_index_precision precision)
+{
+	static const char *const names[] = {
+	    [DSA_INDEX_ACT] = "f32",
+	    [DSA_INDEX_BF16] = "bf16",
+	    [DSA_INDEX_FP8] = "fp8",
+	    [DSA_INDEX_FP8_UE8M0] = "fp8",
+	};
+	assert((unsigned)precision < sizeof names / sizeof *names);
+	return names[precision];
+}
+
+bool dsa_index_precision_find(const char *name, enum dsa_index_precision *out)
+{
+	for (int p = DSA_INDEX_ACT; p <= DSA_INDEX_FP8; p++)
+		if (!strcmp(name, dsa_index_precision_name((enum dsa_index_precision)p))) {
+			*out = (enum dsa_index_precision)p;
+			return true;
+		}
+	return false;
 }
 
 struct dsa_tensor dsa_tensor_make(void *data, enum dsa_dtype dtype, int64_t rows, int cols)

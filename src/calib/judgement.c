@@ -104,6 +104,12 @@ enum dsa_status dsa_judgement_admit(const struct dsa_results *recorded, const st
 	else if (tokenizer || differ(recorded->fingerprint, now->fingerprint))
 		dsa_log_line(log, DSA_LOG_WARN, "%s is not the recorded one; measured all the same",
 		             tokenizer ? "the tokenizer" : "the model");
+	const char *then = dsa_index_precision_name(recorded->index_precision);
+	const char *precision = dsa_index_precision_name(now->index_precision);
+	if (differ(then, precision))
+		dsa_log_line(log, DSA_LOG_WARN,
+		             "the indexers run in %s and the recorded figures are of %s; what differs may be that",
+		             precision, then);
 	return DSA_OK;
 }
 

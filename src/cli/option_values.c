@@ -1,5 +1,6 @@
 #include "option_table.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -148,17 +149,17 @@ enum dsa_status dsa_cli_budget(const struct dsa_cli_options *options, int layers
 enum dsa_status dsa_cli_precision(const struct dsa_cli_options *options, struct dsa_model_config *config,
                                   struct dsa_error *err)
 {
-	const char *precision = options->indexer_precision;
-	if (!strcmp(precision, "bf16"))
-		config->index_precision = DSA_INDEX_BF16;
-	if (strcmp(precision, "fp8"))
+	if (!dsa_index_precision_find(options->indexer_precision, &config->index_precision))
+		assert(false); /* one of the option's choices */
+	if (config->index_precision != DSA_INDEX_FP8)
 		return DSA_OK;
 	if (config->index_dim & (config->index_dim - 1))
 		return dsa_fail(err, DSA_E_USAGE,
 		                "--indexer-precision fp8: the model's index_head_dim is %d, and the rotation needs a "
 		                "power of two; use f32 or bf16",
 		                config->index_dim);
-	config->index_precision = config->scale_ue8m0 ? DSA_INDEX_FP8_UE8M0 : DSA_INDEX_FP8;
+	if (config->scale_ue8m0)
+		config->index_precision = DSA_INDEX_FP8_UE8M0;
 	return DSA_OK;
 }
 

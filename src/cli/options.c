@@ -74,7 +74,8 @@ const struct dsa_option_row dsa_option_table[] = {
      MEASURING, true},
     {"seed", COUNT, AT(seed), "N", "of the noise floor and the order of documents", MEASURING, true},
     {"indexer-precision", CHOICE, AT(indexer_precision), "f32|bf16|fp8",
-     "of the indexer's queries and keys; fp8: rotated and quantised as serving does; f32 on a GPU is bf16",
+     "of the indexer's queries and keys; fp8: rotated and quantised as serving does; f32 on a GPU is bf16 "
+     "(default f32; verify: as recorded)",
      MEASURING | ON(DSA_CMD_BENCH), true},
     {"device", TEXT, AT(device), "auto|cpu|cuda[:i]", "where to run (default auto: a GPU if there is one)",
      MEASURING | ON(DSA_CMD_BENCH), false},
@@ -130,12 +131,13 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
          "With bounds given, exit 0 means that they hold and 1 that they do not.",
          "dsacal evaluate --model ./glm --corpus legal.jsonl --pattern FFSS… --budget-kl 0.01\n"
          "dsacal evaluate --model ./glm --corpus legal.jsonl --pattern runs/legal/pattern.yaml --json"},
-    [DSA_CMD_VERIFY] = {"verify", "PATTERN.yaml", "does a saved pattern still hold? for CI",
-                        "Measures the pattern again and compares with the bounds and figures in the file. Exit 0: it "
-                        "holds; 1: it got worse;\n3: it could not be measured, or the model is another. Context, split "
-                        "and bounds are the file's unless given here.",
-                        "dsacal verify pattern.yaml --model ./glm --corpus legal=contracts.jsonl.zst --junit "
-                        "verify.xml"},
+    [DSA_CMD_VERIFY] =
+	{"verify", "PATTERN.yaml", "does a saved pattern still hold? for CI",
+         "Measures the pattern again and compares with the bounds and figures in the file. Exit 0: it "
+         "holds; 1: it got worse;\n3: it could not be measured, or the model is another. Context, split, "
+         "indexers' precision\nand bounds are the file's unless given here.",
+         "dsacal verify pattern.yaml --model ./glm --corpus legal=contracts.jsonl.zst --junit "
+         "verify.xml"},
     [DSA_CMD_OVERLAP] = {"overlap", "", "how alike the layers' selections are; no search",
                          "Writes overlap.csv and overlap.json into RUN.",
                          "dsacal overlap --model ./glm --corpus legal.jsonl --out runs/overlap"},
@@ -267,8 +269,9 @@ static void set_defaults(struct dsa_cli_options *options, enum dsa_command comma
 	*options =
 	    (struct dsa_cli_options){.command = command,
 	                             .device = "auto",
-	                             .indexer_precision = "f32",
-	                             .seed = command == DSA_CMD_VERIFY ? -1 : 1, /* -1: as recorded */
+	                             /* verify's NULL, -1, NAN: as recorded */
+	                             .indexer_precision = command == DSA_CMD_VERIFY ? NULL : "f32",
+	                             .seed = command == DSA_CMD_VERIFY ? -1 : 1,
 	                             .holdout = command == DSA_CMD_VERIFY ? (double)NAN : 0.2,
 	                             .tolerance = 3,
 	                             .delta = 0.01,

@@ -42,7 +42,8 @@ struct dsa_cli_options {
 	enum dsa_command command;
 	const char *config;
 	/* Measuring. */
-	const char *model, *out, *device, *indexer_precision;
+	const char *model, *out, *device;
+	const char *indexer_precision; /* verify: NULL, as recorded */
 	struct dsa_cli_list corpus, baseline, bench;
 	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived; verify's seed -1: as recorded */
 	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */

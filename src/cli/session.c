@@ -363,7 +363,7 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 	enum dsa_status status = check_options(options, err);
 	if (!status)
 		status = dsa_model_config_load(&session->config, options->model, &session->arena, err);
-	if (!status)
+	if (!status && !admit)
 		status = dsa_cli_precision(options, &session->config, err);
 	if (!status)
 		status = check_request(session, err);
@@ -385,6 +385,9 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 		status = hash_tokenizer(session, err);
 	if (!status && admit)
 		status = admit(session, context, err);
+	/* Only now: of another model it would complain about what nobody has asked of that one. */
+	if (!status && admit)
+		status = dsa_cli_precision(options, &session->config, err);
 	if (!status)
 		status = dsa_documents_open(session, err);
 	if (!status && session->run)
@@ -535,6 +538,7 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 	results->fingerprint = session->fingerprint;
 	results->tokenizer = *session->tokenizer ? session->tokenizer : NULL;
 	results->context = options->context ? (int)options->context : config->max_positions;
+	results->index_precision = config->index_precision;
 	results->seed = (uint64_t)options->seed;
 	results->max_tokens = options->max_tokens;
 	results->holdout = dsa_documents_holdout(options);

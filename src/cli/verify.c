@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -89,6 +90,8 @@ static enum dsa_status take_settings(struct verify *verify, struct dsa_error *er
 	*to = *verify->options;
 	to->operand_count = 0;
 	to->context = to->context ? to->context : recorded->context;
+	if (!to->indexer_precision)
+		to->indexer_precision = dsa_index_precision_name(recorded->index_precision);
 	to->max_tokens = to->max_tokens ? to->max_tokens : recorded->max_tokens;
 	if (to->seed < 0)
 		to->seed = recorded->seed && recorded->seed <= INT64_MAX ? (int64_t)recorded->seed : 1;
@@ -118,9 +121,13 @@ static enum dsa_status take_budget(struct verify *verify, struct dsa_error *err)
 static enum dsa_status admit(const struct dsa_session *session, void *context, struct dsa_error *err)
 {
 	const struct verify *verify = context;
+	enum dsa_index_precision precision = DSA_INDEX_ACT;
+	if (!dsa_index_precision_find(verify->measuring.indexer_precision, &precision))
+		assert(false); /* one of the option's choices, or from a file that was read */
 	const struct dsa_results model = {.layers = session->config.layers,
 	                                  .topk = session->config.topk,
 	                                  .architecture = session->config.model_type,
+	                                  .index_precision = precision,
 	                                  .reference = session->config.native,
 	                                  .fingerprint = session->fingerprint,
 	                                  .tokenizer = *session->tokenizer ? session->tokenizer : NULL};

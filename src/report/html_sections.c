@@ -268,6 +268,7 @@ void html_provenance(struct dsa_text *text, const struct dsa_results *results)
 	fact(text, "objective", results->objective == DSA_OBJECTIVE_NLL ? "nll" : "kl");
 	snprintf(digits, sizeof digits, "%d", results->context);
 	fact(text, "context", digits);
+	fact(text, "indexer precision", dsa_index_precision_name(results->index_precision));
 	snprintf(digits, sizeof digits, "%" PRIu64, results->seed);
 	fact(text, "seed", digits);
 	fact(text, "stopped by", results->trace.stopped_by ? dsa_bound_name(results->trace.stopped_by) : NULL);

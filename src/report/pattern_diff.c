@@ -82,6 +82,17 @@ static void add_model(struct dsa_text *text, const struct dsa_pattern_diff *diff
 	dsa_text_printf(text, " %.12s, K %d\n", b->fingerprint ? b->fingerprint : "?", b->topk);
 }
 
+static const char *precision_of(const struct dsa_pattern_diff *diff, int s)
+{
+	return dsa_index_precision_name(diff->side[s]->index_precision);
+}
+
+static void add_precision(struct dsa_text *text, const struct dsa_pattern_diff *diff)
+{
+	if (differ(precision_of(diff, 0), precision_of(diff, 1)))
+		dsa_text_printf(text, "indexer       %s > %s\n", precision_of(diff, 0), precision_of(diff, 1));
+}
+
 static void add_documents(struct dsa_text *text, const struct dsa_pattern_diff *diff)
 {
 	const char *name;
@@ -144,6 +155,7 @@ void dsa_pattern_diff_write(struct dsa_text *text, const struct dsa_pattern_diff
 	}
 	add_layers(text, diff);
 	add_model(text, diff);
+	add_precision(text, diff);
 	add_documents(text, diff);
 	add_figures(text, diff, NULL);
 	for (int i = 0; (name = corpus_name(diff, i)); i++)
@@ -201,6 +213,7 @@ static void put_side(struct dsa_json_writer *writer, const char *key, const stru
 	dsa_json_put_int(writer, "index_topk", side->topk);
 	dsa_json_put_text(writer, "model", side->model_name);
 	dsa_json_put_text(writer, "fingerprint", side->fingerprint);
+	dsa_json_put_text(writer, "indexer_precision", precision_of(diff, s));
 	dsa_json_put_real(writer, "noise_floor", side->noise_floor);
 	dsa_json_end(writer);
 }

@@ -174,6 +174,7 @@ static void put_corpora(struct writer *writer, const struct dsa_results *results
 		map_end(writer);
 	}
 	list_end(writer);
+	put_text(writer, "indexer_precision", dsa_index_precision_name(results->index_precision));
 	put_int(writer, "max_tokens", results->max_tokens);
 	put_real(writer, "holdout", results->holdout);
 }

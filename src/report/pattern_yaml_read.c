@@ -199,6 +199,7 @@ static enum dsa_status read_corpora(const struct reader *reader, const struct ds
 {
 	enum dsa_status status;
 	const struct dsa_yaml *corpora, *quality, *figures;
+	const char *precision;
 	struct dsa_results *results = reader->results;
 	if ((status = dsa_yaml_child(root, reader->place, "corpora", DSA_YAML_LIST, &corpora, reader->err)) ||
 	    (status = dsa_yaml_child(root, reader->place, "quality", DSA_YAML_MAP, &quality, reader->err)) ||
@@ -207,9 +208,13 @@ static enum dsa_status read_corpora(const struct reader *reader, const struct ds
 	    (status = read_quality(reader, quality, "heldout", &results->heldout)) ||
 	    (status = read_real(reader, root, "noise_floor", &results->noise_floor)) ||
 	    (status = read_real(reader, root, "holdout", &results->holdout)) ||
+	    (status = dsa_yaml_text(root, reader->place, "indexer_precision", "f32", &precision, reader->err)) ||
 	    (status =
 	         dsa_yaml_int(root, reader->place, "max_tokens", 0, INT64_MAX, 0, &results->max_tokens, reader->err)))
 		return status;
+	if (!dsa_index_precision_find(precision, &results->index_precision))
+		return dsa_fail(reader->err, DSA_E_INPUT, "%s: indexer_precision is %.40s, expected f32, bf16 or fp8",
+		                reader->place, precision);
 	if (results->holdout < 0 || results->holdout > 0.9)
 		return dsa_fail(reader->err, DSA_E_INPUT, "%s: holdout is %g, expected 0 to 0.9", reader->place,
 		                results->holdout);

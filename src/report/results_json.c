@@ -421,6 +421,7 @@ static void put_settings(struct dsa_json_writer *writer, const struct dsa_result
 {
 	put_model(writer, results);
 	dsa_json_put_int(writer, "context", results->context);
+	dsa_json_put_text(writer, "indexer_precision", dsa_index_precision_name(results->index_precision));
 	dsa_json_put_int(writer, "max_tokens", results->max_tokens);
 	dsa_json_put_uint(writer, "seed", results->seed);
 	dsa_json_put_real(writer, "holdout", results->holdout);
@@ -501,6 +502,7 @@ void dsa_overlap_json_write(struct dsa_text *text, const struct dsa_results *res
 	dsa_json_put_text(&writer, "reference", results->reference);
 	put_model(&writer, results);
 	dsa_json_put_int(&writer, "context", results->context);
+	dsa_json_put_text(&writer, "indexer_precision", dsa_index_precision_name(results->index_precision));
 	put_corpora(&writer, results, &scratch);
 	put_overlap(&writer, results, &scratch);
 	put_work_and_provenance(&writer, results);

@@ -479,7 +479,7 @@ static enum dsa_status read_head(const struct results_reader *reader, const json
 	const json_t *base;
 	struct dsa_results *results = reader->results;
 	int schema;
-	const char *objective;
+	const char *objective, *precision;
 	if (!json_is_object(root))
 		return dsa_fail(reader->err, DSA_E_INPUT, "%s: the file is %s, expected an object", reader->place,
 		                dsa_json_type(root));
@@ -506,8 +506,13 @@ static enum dsa_status read_head(const struct results_reader *reader, const json
 	    (status = reader_count(reader, root, reader->place, "max_tokens", &results->max_tokens)) ||
 	    (status = reader_uint(reader, root, reader->place, "seed", &results->seed)) ||
 	    (status = dsa_json_real(root, reader->place, "holdout", NAN, &results->holdout, reader->err)) ||
-	    (status = dsa_json_text(root, reader->place, "objective", "kl", &objective, reader->err)))
+	    (status = dsa_json_text(root, reader->place, "objective", "kl", &objective, reader->err)) ||
+	    (status = dsa_json_text(root, reader->place, "indexer_precision", "f32", &precision, reader->err)))
 		return status;
+	if (!dsa_index_precision_find(precision, &results->index_precision))
+		return dsa_fail(reader->err, DSA_E_INPUT,
+		                "%s: indexer_precision is \"%.40s\", expected f32, bf16 or fp8", reader->place,
+		                precision);
 	if (strcmp(objective, "kl") != 0 && strcmp(objective, "nll") != 0)
 		return dsa_fail(reader->err, DSA_E_INPUT, "%s: objective is \"%.40s\", expected kl or nll",
 		                reader->place, objective);

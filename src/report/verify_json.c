@@ -134,6 +134,9 @@ void dsa_verify_json_write(struct dsa_text *text, const struct dsa_verify_report
 	dsa_json_put_text(&writer, "pattern", now->pattern);
 	put_model(&writer, report);
 	dsa_json_put_int(&writer, "context", now->context);
+	dsa_json_put_text(&writer, "indexer_precision", dsa_index_precision_name(now->index_precision));
+	dsa_json_put_text(&writer, "recorded_indexer_precision",
+	                  dsa_index_precision_name(report->recorded->index_precision));
 	dsa_json_put_int(&writer, "max_tokens", now->max_tokens);
 	dsa_json_put_real(&writer, "holdout", now->holdout);
 	dsa_json_put_uint(&writer, "seed", now->seed);

@@ -370,6 +370,16 @@ static void another_model_is_refused_by_what_differs(void **state)
 	warnings = 0;
 	assert_int_equal(admit(&pair, false), DSA_OK);
 	assert_int_equal(warnings, 1);
+	make_pair(
+	    &pair); /* a precision may be what is to be judged: said, not refused; fp8 is the model's of two kinds */
+	pair.recorded.index_precision = DSA_INDEX_FP8;
+	pair.now.index_precision = DSA_INDEX_FP8_UE8M0;
+	warnings = 0;
+	assert_int_equal(admit(&pair, false), DSA_OK);
+	assert_int_equal(warnings, 0);
+	pair.now.index_precision = DSA_INDEX_ACT;
+	assert_int_equal(admit(&pair, false), DSA_OK);
+	assert_int_equal(warnings, 1);
 }
 
 int main(void)

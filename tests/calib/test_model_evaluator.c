@@ -452,6 +452,100 @@ static void a_stop_is_obeyed_before_a_layer(void **state)
 	free(seen);
 }
 
+/* Sets the stop flag in the middle of a layer: with the attention of that number, counted from 1. */
+static struct {
+	enum dsa_status (*attention)(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
+	                             struct dsa_tensor keys, const int32_t *selection, int topk, int heads, int latent,
+	                             int r, float scale, const struct dsa_rows *rows, struct dsa_error *err);
+	volatile sig_atomic_t stop;
+	int calls, stop_at;
+} watch;
+
+static enum dsa_status watched_attention(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
+                                         struct dsa_tensor keys, const int32_t *selection, int topk, int heads,
+                                         int latent, int r, float scale, const struct dsa_rows *rows,
+                                         struct dsa_error *err)
+{
+	if (++watch.calls == watch.stop_at)
+		watch.stop = 1;
+	return watch.attention(be, out, q, keys, selection, topk, heads, latent, r, scale, rows, err);
+}
+
+/* The course, every ask that the stop ends put again. Adds what was ended to *ended. */
+static struct seen *run_interrupted(struct fixture *f, size_t pool, int wave, int stop_at, int *ended)
+{
+	struct opened o = {0};
+	struct seen *seen = calloc(STEPS, sizeof *seen);
+	const struct opened_options options = {
+	    .model_dir = model_dir,
+	    .corpus = f->corpus,
+	    .tokens = f->tokens,
+	    .context = CONTEXT,
+	    .topk = f->config.topk,
+	    .vocab = f->config.vocab,
+	    .batch_tokens = 4096,
+	    .threads = 1,
+	    .evaluator = {.host_memory = pool, .wave = wave, .stop = &watch.stop},
+	};
+	opened_open(&o, &options);
+	assert_int_equal(o.evaluator->shape->batches, 1);
+	struct dsa_ops ops = *o.backend->ops;
+	watch.attention = ops.attention;
+	watch.calls = 0;
+	watch.stop_at = stop_at;
+	ops.attention = watched_attention;
+	o.backend->ops = &ops;
+	for (int s = 0; s < STEPS; s++) {
+		struct dsa_error err = {""};
+		const struct dsa_sink sink = {.pattern = take, .context = &seen[s]};
+		const struct dsa_ask question = {.base = bases[s], .patterns = steps[s], .count = step_counts[s]};
+		enum dsa_status status = o.evaluator->evaluate(o.evaluator, &question, &sink, &err);
+		if (status) {
+			assert_int_equal(status, DSA_E_INTERRUPTED);
+			assert_int_equal(watch.stop, 1);
+			assert_int_equal(seen[s].patterns, 0);
+			++*ended;
+			watch.stop = 0;
+			status = o.evaluator->evaluate(o.evaluator, &question, &sink, &err);
+		}
+		assert_int_equal(status, DSA_OK);
+		watch.stop = 0;
+	}
+	opened_close(&o);
+	return seen;
+}
+
+/* Wherever the stop comes: in the reference, in a wave between two of its patterns, where states are being kept. */
+static void a_stop_inside_a_wave_leaves_nothing_half_kept(void **state)
+{
+	static const struct {
+		size_t pool;
+		int wave;
+	} kinds[] = {{0, 4}, {64000, 2}, {LARGE_POOL, 4}};
+	struct seen *expected = run_course(*state, 0, true, 1, 4096);
+	for (int k = 0; k < 3; k++) {
+		const size_t pool = kinds[k].pool;
+		int ended = 0, cheaper = 0;
+		struct seen *whole = run_interrupted(*state, pool, kinds[k].wave, 0, &ended);
+		const int calls = watch.calls;
+		assert_int_equal(ended, 0);
+		assert_same_figures(expected, whole);
+		for (int at = 1; at <= calls; at++) {
+			struct seen *seen = run_interrupted(*state, pool, kinds[k].wave, at, &ended);
+			assert_same_figures(expected, seen);
+			/* What was kept before the stop serves the ask that is put again. */
+			cheaper += executed_in(seen) < executed_in(whole);
+			assert_true(pool != LARGE_POOL || executed_in(seen) <= executed_in(whole));
+			free(seen);
+		}
+		/* All but where the last layer of an ask's last wave was on its way. */
+		assert_in_range(ended, calls / 2, calls - 1);
+		assert_true(pool != LARGE_POOL || cheaper > 0);
+		free(whole);
+	}
+	free(expected);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -466,6 +560,7 @@ int main(void)
 	    cmocka_unit_test(overlap_is_the_same_in_windows),
 	    cmocka_unit_test(heldout_winners_start_at_their_flip),
 	    cmocka_unit_test(a_stop_is_obeyed_before_a_layer),
+	    cmocka_unit_test(a_stop_inside_a_wave_leaves_nothing_half_kept),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -11,7 +11,7 @@ import shutil
 import struct
 import xml.etree.ElementTree as xml
 
-from harness import (GLM, VOCAB, contents, corpus, documents, equal, expect, good, jsonl, main, read, refused, run,
+from harness import (GLM, TINY, VOCAB, contents, corpus, documents, equal, expect, good, jsonl, main, read, refused, run,
                      sanitizers, scratch, strict_json, tokenizer, write)
 
 DEVICE = os.environ.get("DSA_TEST_DEVICE", "cpu")
@@ -236,6 +236,45 @@ def test_bounds_of_the_command_line_take_the_place_of_the_file_s():
     bare = write('pattern: "FFFS"\n', scratch(), "bare.yaml")
     refused(verify(bare), 3, "nothing to judge", "--budget-kl")
     equal(verify(bare, "--budget-kl", 5, "--holdout", "0%").status, 0, "a pattern and a bound alone")
+
+
+def test_the_indexer_s_precision_is_the_file_s():
+    fp8 = os.path.join(TINY, "v32-fp8")  # FFF, index heads of 16
+    directory = place()[0]
+    out = os.path.join(scratch(), "run")
+    calibrate = ("calibrate", "--model", fp8, *corpora(directory), "--max-tokens", 1200, "--device", DEVICE)
+    good(*calibrate, "--max-shared", 1, "--no-refine", "--indexer-precision", "fp8", "--out", out)
+    file = os.path.join(out, "pattern.yaml")
+    text = read(file).decode()
+    expect('\nindexer_precision: "fp8"\n' in text, "the pattern file does not say it")
+    equal(strict_json(read(out, "results.json").decode())["indexer_precision"], "fp8", "results.json")
+    expect("<dt>indexer precision</dt><dd><bdi>fp8</bdi></dd>" in read(out, "report.html").decode(), "report.html")
+    said = lambda result: [result.json()[k] for k in ("indexer_precision", "recorded_indexer_precision")]
+    as_recorded = lambda result: all(c["found"] == c["against"] for c in checks(result, bound=None))
+    result = verify(file, "--json", model=fp8)
+    equal((result.status, said(result), as_recorded(result)), (0, ["fp8", "fp8"], True), f"as in the file: {result}")
+    expect("indexers run in" not in result.err, f"{result}")
+    other = verify(file, "--json", "--indexer-precision", "f32", "--tolerance", 1000, model=fp8)
+    equal((other.status, said(other), as_recorded(other)), (0, ["f32", "fp8"], False), f"as given: {other}")
+    expect("indexers run in f32 and the recorded figures are of fp8" in other.err, f"no warning: {other}")
+    older = write(text.replace('indexer_precision: "fp8"\n', ""), scratch(), "pattern.yaml")
+    result = verify(older, "--json", "--tolerance", 1000, model=fp8)
+    equal(said(result), ["f32", "f32"], "a file that does not say it")
+    equal([c["found"] for c in checks(result)], [c["found"] for c in checks(other)], "its figures")
+    result = run("verify", file, "--from", out, "--json")
+    equal((result.status, said(result), as_recorded(result)), (0, ["fp8", "fp8"], True), f"from the run: {result}")
+    result = run("verify", older, "--from", out)
+    expect("indexers run in fp8 and the recorded figures are of f32" in result.err, f"from the run: {result}")
+    expect("\nindexer       fp8 > f32\n" in good("diff", file, older).out, "diff")
+    # The run's configuration has it too, and a run goes on with no other.
+    again = os.path.join(scratch(), "run")
+    good("calibrate", "--config", os.path.join(out, "config.yaml"), "--device", DEVICE, "--out", again)
+    equal(read(again, "pattern.yaml").split(b"\nprovenance:")[0], text.encode().split(b"\nprovenance:")[0], "again")
+    refused(run(*calibrate, "--max-shared", 1, "--no-refine", "--out", out, "--resume"), 2, '"indexer-precision"', "fp8")
+    equal(good("solve", out, "--max-shared", 0, "--json").json()["indexer_precision"], "fp8", "solve")
+    refused(verify(file), 3, "3 layers", "has 4")  # whose indexers could not run in FP8
+    broken = write(text.replace('precision: "fp8"', 'precision: "fp4"'), scratch(), "pattern.yaml")
+    refused(verify(broken, model=fp8), 3, "indexer_precision", "fp4")
 
 
 def test_quick_decides_early_or_goes_on():

@@ -206,6 +206,7 @@ static inline void fixture_fill(struct dsa_results *results, int layers, const c
 	    .tokenizer = "70ce0000000000000000000000000000000000000000000000000000000000ff",
 	    .max_tokens = 100000,
 	    .context = topk * 16,
+	    .index_precision = DSA_INDEX_FP8,
 	    .seed = 1,
 	    .holdout = 0.25,
 	    .corpus_count = 2,

@@ -72,6 +72,7 @@ static void what_the_file_says_comes_back(void **state)
 	assert_string_equal(back.fingerprint, results.fingerprint);
 	assert_string_equal(back.tokenizer, results.tokenizer);
 	assert_int_equal(back.context, 1024);
+	assert_int_equal(back.index_precision, DSA_INDEX_FP8);
 	assert_true(back.max_tokens == 100000 && back.holdout == 0.25);
 	assert_true(back.quality.kl == results.quality.kl && back.quality.kl_se == results.quality.kl_se);
 	assert_true(back.quality.kl_ci.low == results.quality.kl_ci.low &&
@@ -148,6 +149,7 @@ static void one_line_is_a_pattern_file(void **state)
 	assert_int_equal(results.layers, 4);
 	assert_int_equal(results.topk, 0);
 	assert_null(results.architecture);
+	assert_int_equal(results.index_precision, DSA_INDEX_ACT);
 	assert_int_equal(results.quality.documents, 0);
 	assert_true(isnan(results.budget.kl) && results.budget.max_shared == -1);
 	assert_int_equal(read_text(&results, "pattern: FSFS\nfuture: {x: [1, {y: 2}]}\n"), DSA_OK);
@@ -194,6 +196,7 @@ static void bad_files_are_refused_with_their_line(void **state)
 	    {"pattern: \"FF\"\ncorpora: [legal]\n", "a corpus needs a name"},
 	    {"pattern: \"FF\"\nbaselines: [{name: x}]\n", "a baseline needs a name and a pattern"},
 	    {"pattern: \"FF\"\nsteps: [1, 2, 3]\n", "3 steps for 2 layers"},
+	    {"pattern: \"FF\"\nindexer_precision: fp4\n", "indexer_precision is fp4, expected f32, bf16 or fp8"},
 	    {"pattern: \"FF\"\nbudget: {scope: all}\n", "scope is all"},
 	    {"pattern: \"FF\"\nbudget: {kl: inf}\n", "kl is inf"},
 	    {"pattern: \"FF\"\nprovenance: {seed: -1}\n", "seed is -1"},

@@ -62,6 +62,7 @@ static void writing_reading_writing_gives_the_same_bytes(void **state)
 	results.budget.max_shared = 7;
 	results.budget.scope = DSA_SCOPE_WORST;
 	results.objective = DSA_OBJECTIVE_NLL;
+	results.index_precision = DSA_INDEX_BF16;
 	results.trace.stopped_by = DSA_BOUND_MAX_SHARED;
 	results.quality.kl = -0.0;
 	results.quality.nll = 0.1 + 0.2;
@@ -129,13 +130,40 @@ static void everything_a_report_needs_comes_back(void **state)
 	dsa_text_release(&text);
 }
 
+/* Files of before the precision was written are of the default one. */
+static void the_precision_comes_back_and_f32_is_what_goes_without_saying(void **state)
+{
+	(void)state;
+	static const enum dsa_index_precision precisions[] = {DSA_INDEX_ACT, DSA_INDEX_BF16, DSA_INDEX_FP8,
+	                                                      DSA_INDEX_FP8_UE8M0};
+	static const char *const names[] = {"f32", "bf16", "fp8", "fp8"};
+	for (int i = 0; i < 4; i++) {
+		struct dsa_results results, back;
+		struct dsa_text text = {0};
+		struct dsa_error err = {""};
+		char line[64];
+		fixture_fill(&results, 6, fixture_names, &arena);
+		results.index_precision = precisions[i];
+		dsa_results_json_write(&text, &results);
+		assert_int_equal(dsa_results_json_read(&back, text.data, text.bytes, "r.json", &arena, &err), DSA_OK);
+		assert_string_equal(dsa_index_precision_name(back.index_precision), names[i]);
+		snprintf(line, sizeof line, "\"indexer_precision\": \"%s\"", names[i]);
+		char *at = strstr(text.data, line);
+		assert_non_null(at);
+		memcpy(at, "\"_ndexer", 8);
+		assert_int_equal(dsa_results_json_read(&back, text.data, text.bytes, "r.json", &arena, &err), DSA_OK);
+		assert_int_equal(back.index_precision, DSA_INDEX_ACT);
+		dsa_text_release(&text);
+	}
+}
+
 static void names_of_the_contract_are_all_there(void **state)
 {
 	(void)state;
-	static const char *const top[] = {"schema",     "layers",    "index_topk",  "pattern", "base",
-	                                  "trace",      "best",      "refined",     "quality", "heldout",
-	                                  "corpora",    "baselines", "noise_floor", "overlap", "gain",
-	                                  "stopped_by", "work",      "provenance"};
+	static const char *const top[] = {"schema",     "layers",    "index_topk",  "pattern",          "base",
+	                                  "trace",      "best",      "refined",     "quality",          "heldout",
+	                                  "corpora",    "baselines", "noise_floor", "overlap",          "gain",
+	                                  "stopped_by", "work",      "provenance",  "indexer_precision"};
 	static const char *const work[] = {"token_layers", "refine_token_layers", "head_tokens", "token_layers_naive",
 	                                   "seconds"};
 	struct dsa_results results;
@@ -314,6 +342,8 @@ static void hostile_files_are_refused_with_their_place(void **state)
 	refused("\"crossed\": [[", "\"crossed\": [{}, [", "crossed has 7 entries");
 	refused("\"weight2\": ", "\"weight2\": \"\", \"_\": ", "weight2 is a string");
 	refused("\"queries\": ", "\"queries\": 9999999999", "queries is");
+	refused("\"indexer_precision\": \"fp8\"", "\"indexer_precision\": \"fp4\"", "indexer_precision is \"fp4\"");
+	refused("\"indexer_precision\": \"fp8\"", "\"indexer_precision\": 8", "indexer_precision is an integer");
 	refused("\"scope\": \"mean\"", "\"scope\": \"sum\"", "scope is \"sum\"");
 	refused("\"seed\": 1", "\"seed\": \"99999999999999999999\"", "seed is");
 	refused("\"documents\": 17", "\"documents\": 1.7", "documents is a real number");
@@ -381,6 +411,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(writing_reading_writing_gives_the_same_bytes, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(a_bare_result_survives_the_round_trip, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(everything_a_report_needs_comes_back, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(the_precision_comes_back_and_f32_is_what_goes_without_saying, set_up,
+	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(names_of_the_contract_are_all_there, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(hostile_and_repeated_names_come_back, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(shares_of_float32_selections_survive, set_up, tear_down),
