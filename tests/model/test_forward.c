@@ -339,7 +339,7 @@ static void document_alone_equals_itself_in_a_batch(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct golden g;
 		char dir[512];
-		snprintf(dir, sizeof dir, "%s/%s", root, cases[i]);
+		snprintf(dir, sizeof dir, "tests/golden/tiny/%s", cases[i]);
 		golden_open(&g, dir, 2);
 		compare_batch(&g);
 		golden_close(&g);
