@@ -82,8 +82,9 @@ const struct dsa_option_row dsa_option_table[] = {
      false},
     {"host-memory", SIZE, AT(host_memory), "SIZE",
      "memory for kept states, e.g. 4GiB (default: half of what is free); changes no figure", MEASURING, false},
-    {"gpu-memory", SIZE, AT(gpu_memory), "SIZE", "most memory of the GPU to take (default: all that is free)",
-     MEASURING | ON(DSA_CMD_BENCH), false},
+    {"gpu-memory", SIZE, AT(gpu_memory), "SIZE",
+     "most memory of the GPU to take (default: all that is free; inspect: 78GiB)",
+     MEASURING | ON(DSA_CMD_BENCH) | ON(DSA_CMD_INSPECT), false},
     {"from", TEXT, AT(from), "RUN", "judge what this run's journal holds: no model, no documents, no GPU",
      ON(DSA_CMD_VERIFY), false},
     {"quick", COUNT, AT(quick), "N",
@@ -144,7 +145,8 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
                        "with --full-trace to go anywhere.",
                        "dsacal solve runs/legal --budget-kl 0.005 --out pattern-strict.yaml\n"
                        "dsacal solve runs/legal --max-shared 50% --json"},
-    [DSA_CMD_REPORT] = {"report", "RUN", "write report.html and its tables again from a run directory: no model, no GPU",
+    [DSA_CMD_REPORT] = {"report", "RUN",
+                        "write report.html and its tables again from a run directory: no model, no GPU",
                         "With --svg also each figure as a file. With --bench the expected gain becomes what `dsacal "
                         "bench --json` measured,\nin results.json and pattern.yaml too.",
                         "dsacal report runs/legal --svg figures\n"
@@ -156,9 +158,9 @@ const struct dsa_cli_command dsa_cli_commands[DSA_COMMANDS] = {
                         "dsacal export runs/legal/pattern.yaml --engine transformers --config-json ./glm/config.json"},
     [DSA_CMD_DIFF] = {"diff", "A.yaml B.yaml", "two pattern files: layers that changed, figures side by side",
                       "Exit 0 whenever both can be read.", "dsacal diff main/pattern.yaml pattern.yaml"},
-    [DSA_CMD_INSPECT] = {"inspect", "MODEL_DIR", "architecture, sizes, native pattern",
-                         "Reads config.json and the headers of the weights, nothing else.",
-                         "dsacal inspect ./glm\ndsacal inspect ./glm --json"},
+    [DSA_CMD_INSPECT] = {"inspect", "MODEL_DIR", "architecture, sizes, native pattern, what fits on a GPU",
+                         "Reads config.json, the headers of the weights, and a few blocks of each for the fingerprint.",
+                         "dsacal inspect ./glm\ndsacal inspect ./glm --gpu-memory 139GiB --json"},
     [DSA_CMD_TOKENIZE] = {"tokenize", "FILE…", "token ids, one line per document",
                           "For checking against the reference tokenizer.",
                           "dsacal tokenize --model ./glm contract.txt\n"
