@@ -6,6 +6,7 @@
 #include "dsa/model.h"
 #include "dsa/pattern.h"
 #include "dsa/safetensors.h"
+#include "inspect_plan.h"
 
 struct inspection {
 	const char *directory;
@@ -15,6 +16,8 @@ struct inspection {
 	uint64_t stored_as[DSA_DTYPES]; /* of stored, by dtype */
 	uint64_t gpu;                   /* bytes of the GPU that the weights are held against */
 	struct dsa_footprint footprint; /* on a GPU: BF16 */
+	const struct dsa_cli_options *options;
+	struct dsa_inspect_plan plan; /* where options->plan */
 	char fingerprint[65];
 };
 
@@ -30,6 +33,9 @@ static enum dsa_status inspect(struct inspection *found, struct dsa_arena *arena
 	if (!status)
 		status =
 		    dsa_footprint_measure(&found->footprint, &found->config, checkpoint, DSA_BF16, found->gpu, err);
+	if (!status && found->options->plan)
+		status =
+		    dsa_inspect_plan(&found->plan, found->options, &found->config, &found->footprint, found->gpu, err);
 	if (!status)
 		status = dsa_model_fingerprint(found->directory, false, found->fingerprint, err);
 	if (!status) {
@@ -110,6 +116,8 @@ static void print_text(const struct inspection *found)
 		printf("quantisation   FP8 e4m3, one %sscale per block of %d x %d\n",
 		       c->scale_ue8m0 ? "power-of-two (ue8m0) " : "", c->block_rows, c->block_cols);
 	print_footprint(found);
+	if (found->options->plan)
+		dsa_inspect_plan_print(&found->plan);
 	printf("fingerprint    %s\n", found->fingerprint);
 }
 
@@ -174,6 +182,8 @@ static void print_json(const struct inspection *found, struct dsa_text *text)
 	}
 	dsa_json_put_uint(&writer, "cpu_weight_bytes", found->resident);
 	put_footprint(&writer, found);
+	if (found->options->plan)
+		dsa_inspect_plan_json(&writer, &found->plan);
 	dsa_json_put_text(&writer, "fingerprint", found->fingerprint);
 	dsa_json_end(&writer);
 }
@@ -189,6 +199,7 @@ int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *
 	if (options->operand_count != 1) {
 		status = dsa_fail(&err, DSA_E_USAGE, "inspect needs one MODEL_DIR, found %d", options->operand_count);
 	} else {
+		found.options = options;
 		found.directory = options->operands[0];
 		found.gpu = options->gpu_memory ? (uint64_t)options->gpu_memory : gpu_bytes;
 		status = inspect(&found, &arena, &err);
