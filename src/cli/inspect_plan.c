@@ -87,7 +87,7 @@ void dsa_inspect_plan_print(const struct dsa_inspect_plan *out)
 {
 	printf("on paper       dsacal does not stream weights: today the whole model must be on one device. If it did, "
 	       "exact\n%-14s search over %d documents of %d tokens, %.0f GiB of host memory, PCIe %.0f GB/s, disk %.0f "
-	       "GB/s, kernels\n%-14s as fast as the best known on an H100, would take at least:\n",
+	       "GB/s, kernels\n%-14s as fast as the best known on an H100, would take about:\n",
 	       "", out->plan[0].documents, out->context, out->machine[0].host_memory / gib, link_rate / 1e9,
 	       disk_rate / 1e9, "");
 	for (int i = 0; i < DSA_INSPECT_MACHINES; i++)

@@ -88,6 +88,29 @@ def test_bf16_and_fp8_take_the_same_on_a_gpu():
     expect(fp8["stored_bytes"] < 0.6 * bf16["stored_bytes"], "FP8 files are about half")
 
 
+def test_the_plan_on_paper_says_that_it_is_one():
+    folder = published("glm-5.2-fp8", "--layers", "8")
+    expect("streaming" not in inspected(folder), "nothing of it unless asked for")
+    text = good("inspect", folder, "--plan").out
+    expect("does not stream weights" in text, text)
+    found = inspected(folder, "--plan", "--context", "8192", "--max-tokens", "90000", "--host-memory", "20GiB")
+    found = found["streaming"]
+    equal((found["implemented"], found["context"], found["documents"]), (False, 8192, 10), "what is planned for")
+    equal([machine["gpus"] for machine in found["machines"]], [1, 8], "machines")
+    for machine in found["machines"]:
+        # F at 0, 1, 2, 6: the S layers of the checkpoint are never candidates.
+        equal((machine["candidates"], machine["residency"]), (3, "disk"), "candidates, residency")
+        expect(0 < machine["pinned_share"] < 1, f"{machine['pinned_share']}")
+        cost = machine["all_steps"]
+        equal(cost["bound_by"], "disk", "what binds")
+        expect(cost["seconds"] >= machine["reference"]["seconds"] + machine["first_step"]["seconds"], f"{cost}")
+    one, eight = found["machines"]
+    expect(eight["all_steps"]["compute_seconds"] * 4 < one["all_steps"]["compute_seconds"], "GPUs share the documents")
+    refused(run("inspect", folder, "--plan", "--context", "2048"), 2, "--context 2048", "index_topk")
+    refused(run("inspect", folder, "--plan", "--context", "300000"), 2, "--context 300000")
+    refused(run("inspect", folder, "--plan", "--max-tokens", "100"), 2, "--max-tokens 100")
+
+
 def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name():
     folder = published("glm-5", "--layers", "2")
     config = os.path.join(folder, "config.json")
