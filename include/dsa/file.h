@@ -21,6 +21,8 @@ struct dsa_mapping {
 /* DSA_E_MISSING when there is no such file (err filled), DSA_E_IO otherwise. Refuses what is not a regular file. */
 DSA_CHECKED enum dsa_status dsa_mapping_open(struct dsa_mapping *map, const char *path, struct dsa_error *err);
 void dsa_mapping_close(struct dsa_mapping *map);
+/* scattered: what is read next lies anywhere, so nothing around it is worth reading ahead. False: as at first. */
+void dsa_mapping_advise(const struct dsa_mapping *map, bool scattered);
 
 /* Reads at most `limit` bytes of a regular file into the arena, NUL behind them; more is DSA_E_INPUT. */
 DSA_CHECKED enum dsa_status dsa_file_read(const char *path, size_t limit, struct dsa_arena *arena, char **text,

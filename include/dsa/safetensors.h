@@ -42,6 +42,8 @@ DSA_CHECKED enum dsa_status dsa_checkpoint_get(const struct dsa_checkpoint *chec
 DSA_CHECKED enum dsa_status dsa_checkpoint_get_shape(const struct dsa_checkpoint *checkpoint, const char *name,
                                                      int dims, const int64_t *shape, const struct dsa_stored **out,
                                                      struct dsa_error *err);
+/* scattered: a little of many tensors is read next (dsa_mapping_advise). */
+void dsa_checkpoint_advise(const struct dsa_checkpoint *checkpoint, bool scattered);
 int dsa_checkpoint_count(const struct dsa_checkpoint *checkpoint);
 const struct dsa_stored *dsa_checkpoint_at(const struct dsa_checkpoint *checkpoint, int index); /* sorted by name */
 /* Per shard: its path and its header's raw bytes, for fingerprints. */

@@ -59,6 +59,13 @@ enum dsa_status dsa_mapping_open(struct dsa_mapping *map, const char *path, stru
 	return status;
 }
 
+/* Advice only: where it is not taken, reading is as right and slower. */
+void dsa_mapping_advise(const struct dsa_mapping *map, bool scattered)
+{
+	if (map->data)
+		(void)!madvise((void *)(uintptr_t)map->data, map->bytes, scattered ? MADV_RANDOM : MADV_NORMAL);
+}
+
 void dsa_mapping_close(struct dsa_mapping *map)
 {
 	if (map && map->data)

@@ -1,10 +1,12 @@
 #include <string.h>
 
 #include "commands.h"
+#include "dsa/footprint.h"
 #include "dsa/json_writer.h"
 #include "dsa/model.h"
 #include "dsa/pattern.h"
 #include "dsa/safetensors.h"
+#include "inspect_plan.h"
 
 struct inspection {
 	const char *directory;
@@ -12,8 +14,15 @@ struct inspection {
 	int tensors, shards;
 	uint64_t stored, resident;      /* bytes: in the files; as weights of the CPU backend */
 	uint64_t stored_as[DSA_DTYPES]; /* of stored, by dtype */
+	uint64_t gpu;                   /* bytes of the GPU that the weights are held against */
+	struct dsa_footprint footprint; /* on a GPU: BF16 */
+	const struct dsa_cli_options *options;
+	struct dsa_inspect_plan plan; /* where options->plan */
 	char fingerprint[65];
 };
+
+/* What is free on an H100 of 80 GB. */
+static const uint64_t gpu_bytes = (uint64_t)78 << 30;
 
 static enum dsa_status inspect(struct inspection *found, struct dsa_arena *arena, struct dsa_error *err)
 {
@@ -21,6 +30,12 @@ static enum dsa_status inspect(struct inspection *found, struct dsa_arena *arena
 	enum dsa_status status = dsa_model_config_load(&found->config, found->directory, arena, err);
 	if (!status)
 		status = dsa_checkpoint_open(&checkpoint, found->directory, err);
+	if (!status)
+		status =
+		    dsa_footprint_measure(&found->footprint, &found->config, checkpoint, DSA_BF16, found->gpu, err);
+	if (!status && found->options->plan)
+		status =
+		    dsa_inspect_plan(&found->plan, found->options, &found->config, &found->footprint, found->gpu, err);
 	if (!status)
 		status = dsa_model_fingerprint(found->directory, false, found->fingerprint, err);
 	if (!status) {
@@ -43,6 +58,38 @@ static int dense_layers(const struct dsa_model_config *config)
 	for (int l = 0; l < config->layers; l++)
 		dense += !config->moe[l];
 	return dense;
+}
+
+static const char *const kind_names[DSA_FOOTPRINT_KINDS] = {"embeddings and head", "dense layers", "MoE layers"};
+
+static void print_footprint(const struct inspection *found)
+{
+	const struct dsa_footprint *footprint = &found->footprint;
+	const double mib = 1048576.0, gib = 1073741824.0;
+	for (int k = 0; k < DSA_FOOTPRINT_KINDS; k++) {
+		const struct dsa_footprint_part *part = &footprint->part[k];
+		if (!part->layers)
+			continue;
+		printf("%-14s %.1f MiB %s: ", k ? "" : "of these", (double)part->stored / mib, kind_names[k]);
+		if (k)
+			printf("%d, each up to ", part->layers);
+		printf("%.1f MiB on a GPU (bfloat16)\n", (double)part->largest / mib);
+	}
+	printf("%-14s %.1f MiB of it indexers of %d layers\n", "", (double)footprint->indexers_stored / mib,
+	       footprint->indexers);
+	if (footprint->unused_stored)
+		printf("%-14s %.1f MiB of multi-token prediction and other tensors that are not used\n", "",
+		       (double)footprint->unused_stored / mib);
+	printf("memory         %.1f MiB of weights on the CPU (float32)\n", (double)found->resident / mib);
+	if (footprint->device <= found->gpu)
+		printf("%-14s %.1f GiB on a GPU (bfloat16), which leaves %.1f of %.1f GiB\n", "",
+		       (double)footprint->device / gib, (double)(found->gpu - footprint->device) / gib,
+		       (double)found->gpu / gib);
+	else
+		printf("%-14s %.1f GiB on a GPU (bfloat16): %.1f GiB more than the %.1f GiB of one, which hold %d of "
+		       "%d layers; dsacal needs them all on one device\n",
+		       "", (double)footprint->device / gib, (double)(footprint->device - found->gpu) / gib,
+		       (double)found->gpu / gib, footprint->first_layers, found->config.layers);
 }
 
 static void print_text(const struct inspection *found)
@@ -68,8 +115,34 @@ static void print_text(const struct inspection *found)
 	if (c->block_rows)
 		printf("quantisation   FP8 e4m3, one %sscale per block of %d x %d\n",
 		       c->scale_ue8m0 ? "power-of-two (ue8m0) " : "", c->block_rows, c->block_cols);
-	printf("memory         %.1f MiB of weights on the CPU (float32)\n", (double)found->resident / 1048576.0);
+	print_footprint(found);
+	if (found->options->plan)
+		dsa_inspect_plan_print(&found->plan);
 	printf("fingerprint    %s\n", found->fingerprint);
+}
+
+static void put_footprint(struct dsa_json_writer *writer, const struct inspection *found)
+{
+	static const char *const names[DSA_FOOTPRINT_KINDS] = {"outside", "dense", "moe"};
+	const struct dsa_footprint *footprint = &found->footprint;
+	dsa_json_object(writer, "weights");
+	for (int k = 0; k < DSA_FOOTPRINT_KINDS; k++) {
+		const struct dsa_footprint_part *part = &footprint->part[k];
+		dsa_json_object(writer, names[k]);
+		dsa_json_put_int(writer, "layers", k ? part->layers : 0);
+		dsa_json_put_uint(writer, "stored_bytes", part->stored);
+		dsa_json_put_uint(writer, "gpu_bytes", part->device);
+		dsa_json_put_uint(writer, "largest_gpu_bytes", part->largest);
+		dsa_json_end(writer);
+	}
+	dsa_json_put_int(writer, "indexers", footprint->indexers);
+	dsa_json_put_uint(writer, "indexer_stored_bytes", footprint->indexers_stored);
+	dsa_json_put_uint(writer, "unused_stored_bytes", footprint->unused_stored);
+	dsa_json_end(writer);
+	dsa_json_put_uint(writer, "gpu_weight_bytes", footprint->device);
+	dsa_json_put_uint(writer, "gpu_memory", found->gpu);
+	dsa_json_put_bool(writer, "fits_gpu_memory", footprint->device <= found->gpu);
+	dsa_json_put_int(writer, "layers_in_gpu_memory", footprint->first_layers);
 }
 
 static void print_json(const struct inspection *found, struct dsa_text *text)
@@ -108,6 +181,9 @@ static void print_json(const struct inspection *found, struct dsa_text *text)
 		dsa_json_put_int(&writer, "scale_block_columns", c->block_cols);
 	}
 	dsa_json_put_uint(&writer, "cpu_weight_bytes", found->resident);
+	put_footprint(&writer, found);
+	if (found->options->plan)
+		dsa_inspect_plan_json(&writer, &found->plan);
 	dsa_json_put_text(&writer, "fingerprint", found->fingerprint);
 	dsa_json_end(&writer);
 }
@@ -123,7 +199,9 @@ int dsa_cmd_inspect(const struct dsa_cli_options *options, struct dsa_terminal *
 	if (options->operand_count != 1) {
 		status = dsa_fail(&err, DSA_E_USAGE, "inspect needs one MODEL_DIR, found %d", options->operand_count);
 	} else {
+		found.options = options;
 		found.directory = options->operands[0];
+		found.gpu = options->gpu_memory ? (uint64_t)options->gpu_memory : gpu_bytes;
 		status = inspect(&found, &arena, &err);
 	}
 	if (!status && options->json) {

@@ -60,7 +60,7 @@ struct dsa_cli_options {
 	int64_t pp;
 	/* Others. */
 	const char *pattern, *engine, *config_json, *svg, *shape;
-	bool strict, dry_run;
+	bool strict, dry_run, plan;
 	/* verify's. */
 	const char *junit, *from;
 	int64_t quick; /* documents; 0: all at once */

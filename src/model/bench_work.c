@@ -233,25 +233,38 @@ struct dsa_bench_work dsa_bench_operator_work(const struct dsa_model_config *c, 
 	return (struct dsa_bench_work){0};
 }
 
-double dsa_bench_floor(const struct dsa_model_config *c, int context, bool full, bool moe)
+/* Products of a token in a layer, attention and scores left out. */
+static double dense_flops(const struct dsa_model_config *c, bool full, bool moe)
 {
-	/* What the best kernels measured on one H100 reach, per second. */
-	const double dense_rate = 750e12, attention_rate = 640e12, score_rate = 650e12, copy_rate = 3.0e12;
-	double dense = 0, tokens = context;
+	double flops = 0;
 	for (int op = 0; op < DSA_BENCH_OPERATORS; op++) {
 		enum dsa_bench_part part = operators[op].part;
 		bool scores = op == DSA_BENCH_SELECT_LAST || op == DSA_BENCH_SELECT_MIDDLE;
 		bool has = part == DSA_BENCH_EVERY || (part == DSA_BENCH_INDEXER && full) ||
 		           (part == DSA_BENCH_DENSE && !moe) || (part == DSA_BENCH_MOE && moe);
 		if (has && !scores && op != DSA_BENCH_ATTENTION)
-			dense +=
+			flops +=
 			    dsa_bench_operator_work(c, (enum dsa_bench_operator)op, 1, 0, DSA_BF16, DSA_BF16).flops;
 	}
-	double seconds = dense / dense_rate;
+	return flops;
+}
+
+double dsa_bench_floor(const struct dsa_model_config *c, int context, bool full, bool moe)
+{
+	/* What the best kernels measured on one H100 reach, per second. */
+	const double dense_rate = 750e12, attention_rate = 640e12, score_rate = 650e12, copy_rate = 3.0e12;
+	double tokens = context, seconds = dense_flops(c, full, moe) / dense_rate;
 	seconds += attended(tokens, 0, c->topk) / tokens * attention_flops(c) / attention_rate;
 	if (full)
 		seconds += scored(tokens, 0) / tokens * (score_flops(c) / score_rate + SCORE_BYTES / copy_rate);
 	return seconds;
+}
+
+double dsa_bench_flops(const struct dsa_model_config *c, int context, bool full, bool moe)
+{
+	double tokens = context;
+	return dense_flops(c, full, moe) + attended(tokens, 0, c->topk) / tokens * attention_flops(c) +
+	       (full ? scored(tokens, 0) / tokens * score_flops(c) : 0);
 }
 
 double dsa_bench_share(const struct dsa_bench *bench, const struct dsa_bench_figure *figure, bool *by_flops)

@@ -67,8 +67,11 @@ enum dsa_status fingerprint_checkpoint(const struct dsa_checkpoint *cp, const ch
 		dsa_hash_add_u64(&hash, bytes);
 		dsa_hash_add(&hash, header, (size_t)bytes);
 	}
+	/* Read-ahead would fetch many times as much around each block. */
+	dsa_checkpoint_advise(cp, !full);
 	for (int i = 0; i < dsa_checkpoint_count(cp); i++)
 		add_tensor(&hash, dsa_checkpoint_at(cp, i), full);
+	dsa_checkpoint_advise(cp, false);
 	dsa_hash_end(&hash, digest);
 	dsa_hash_hex(digest, out);
 cleanup:

@@ -13,8 +13,7 @@ static const char *layer_prefix(char text[64], int layer)
 	return text;
 }
 
-/* An S layer may carry no indexer; one that carries a part of it must carry all. */
-static bool has_indexer(const struct dsa_model_config *config, const struct dsa_checkpoint *cp, int layer)
+bool model_has_indexer(const struct dsa_model_config *config, const struct dsa_checkpoint *cp, int layer)
 {
 	static const char *const names[] = {"wq_b.weight", "wk.weight", "weights_proj.weight", "k_norm.weight",
 	                                    "k_norm.bias"};
@@ -38,8 +37,8 @@ static enum dsa_status check_tensors(struct dsa_model *model, const struct dsa_c
 	enum dsa_status status = weight_slots_check(slots, count, cp, "", err);
 	model->weight_bytes = weight_slots_bytes(slots, count);
 	for (int l = 0; l < config->layers && !status; l++) {
-		count = weight_layer_slots(slots, &model->private->layers[l], config, l, has_indexer(config, cp, l),
-		                           model->backend->weight);
+		count = weight_layer_slots(slots, &model->private->layers[l], config, l,
+		                           model_has_indexer(config, cp, l), model->backend->weight);
 		status = weight_slots_check(slots, count, cp, layer_prefix(prefix, l), err);
 		model->weight_bytes += weight_slots_bytes(slots, count);
 	}
@@ -63,8 +62,8 @@ static enum dsa_status load_tensors(struct dsa_model *model, const struct dsa_ch
 	int count = weight_model_slots(slots, model, config, model->backend->weight);
 	enum dsa_status status = load_block(model, slots, count, config->layers, cp, "", err);
 	for (int l = 0; l < config->layers && !status; l++) {
-		count = weight_layer_slots(slots, &model->private->layers[l], config, l, has_indexer(config, cp, l),
-		                           model->backend->weight);
+		count = weight_layer_slots(slots, &model->private->layers[l], config, l,
+		                           model_has_indexer(config, cp, l), model->backend->weight);
 		status = load_block(model, slots, count, l, cp, layer_prefix(prefix, l), err);
 	}
 	if (config->tied)

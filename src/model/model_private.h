@@ -54,6 +54,9 @@ DSA_CHECKED enum dsa_status weight_slots_load(const struct weight_slot *slots, i
                                               const struct dsa_checkpoint *checkpoint, const char *prefix,
                                               struct dsa_backend *be, void *block, struct dsa_error *err);
 
+/* model.c: an S layer may carry no indexer; one that carries a part of it must carry all. */
+bool model_has_indexer(const struct dsa_model_config *config, const struct dsa_checkpoint *checkpoint, int layer);
+
 /* model.c: the rotary tables of the model's context, in the last of its blocks. */
 DSA_CHECKED enum dsa_status model_rope_tables(struct dsa_model *model, struct dsa_error *err);
 

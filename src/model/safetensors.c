@@ -420,6 +420,12 @@ enum dsa_status dsa_checkpoint_get(const struct dsa_checkpoint *cp, const char *
 	return dsa_checkpoint_get_shape(cp, name, cols ? 2 : 1, shape, out, err);
 }
 
+void dsa_checkpoint_advise(const struct dsa_checkpoint *cp, bool scattered)
+{
+	for (int s = 0; s < cp->shard_count; s++)
+		dsa_mapping_advise(&cp->shards[s].map, scattered);
+}
+
 int dsa_checkpoint_count(const struct dsa_checkpoint *cp)
 {
 	return (int)cp->count;

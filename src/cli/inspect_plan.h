@@ -1,0 +1,28 @@
+/* inspect_plan.h: inspect --plan: what streaming the weights would cost on one H100 and on eight, as text and JSON.
+ *
+ * The program does not stream yet, and everything printed here says so. */
+#ifndef DSA_CLI_INSPECT_PLAN_H
+#define DSA_CLI_INSPECT_PLAN_H
+
+#include "dsa/json_writer.h"
+#include "dsa/streaming.h"
+#include "options.h"
+
+enum { DSA_INSPECT_MACHINES = 2 };
+
+struct dsa_inspect_plan {
+	int context;
+	int64_t tokens;
+	struct dsa_streaming_machine machine[DSA_INSPECT_MACHINES];
+	struct dsa_streaming_plan plan[DSA_INSPECT_MACHINES];
+};
+
+/* DSA_E_USAGE for a context that leaves no scored token or fewer tokens than one document has. gpu_memory: bytes. */
+DSA_CHECKED enum dsa_status dsa_inspect_plan(struct dsa_inspect_plan *out, const struct dsa_cli_options *options,
+                                             const struct dsa_model_config *config,
+                                             const struct dsa_footprint *footprint, uint64_t gpu_memory,
+                                             struct dsa_error *err);
+void dsa_inspect_plan_print(const struct dsa_inspect_plan *plan);
+void dsa_inspect_plan_json(struct dsa_json_writer *json, const struct dsa_inspect_plan *plan);
+
+#endif
