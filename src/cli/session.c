@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "dsa/model_evaluator.h"
 #include "dsa/plan.h"
 #include "dsa/provenance.h"
+#include "dsa/ranks_evaluator.h"
 #include "config_file.h"
 #include "documents.h"
 #include "run_files.h"
@@ -103,7 +105,10 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 
 size_t dsa_session_pool_limit(const struct dsa_session *session)
 {
-	return session->options->host_memory ? (size_t)session->options->host_memory : dsa_memory_available() / 2;
+	const struct dsa_ranks *ranks = session->options->ranks;
+	const size_t sharers = ranks ? (size_t)ranks->locals : 1;
+	return session->options->host_memory ? (size_t)session->options->host_memory
+	                                     : dsa_memory_available() / 2 / sharers;
 }
 
 static int longest_document(const struct dsa_spool *spool)
@@ -174,11 +179,33 @@ static enum dsa_status check_device_memory(struct dsa_session *session, struct d
 	                (long long)fits);
 }
 
+/* The batches that this rank answers for; NULL where there are no others. */
+static enum dsa_status find_own(struct dsa_session *session, const bool **mine, struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
+	const struct dsa_ranks *ranks = session->options->ranks;
+	*mine = NULL;
+	if (!ranks)
+		return DSA_OK;
+	int *owner = dsa_arena_alloc(&session->arena, (size_t)shape->batches, sizeof *owner, "batches", err);
+	bool *own = dsa_arena_alloc(&session->arena, (size_t)shape->batches, sizeof *own, "batches", err);
+	if (!owner || !own)
+		return DSA_E_MEMORY;
+	enum dsa_status status = dsa_ranks_owners(shape, ranks->count, owner, err);
+	for (int b = 0; b < shape->batches && !status; b++)
+		own[b] = owner[b] == ranks->rank;
+	*mine = own;
+	return status;
+}
+
 enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err)
 {
+	const bool *mine;
 	if (session->runs_model)
 		return DSA_OK;
 	enum dsa_status status = check_device_memory(session, err);
+	if (!status)
+		status = find_own(session, &mine, err);
 	if (status)
 		return status;
 	status = dsa_model_open(&session->model, session->backend, session->options->model,
@@ -190,6 +217,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
+	                                                    .mine = mine,
 	                                                    .stop = dsa_terminal_stop_flag(),
 	                                                    .log = &session->terminal->log};
 	return dsa_model_evaluator_open(&session->runs_model, session->model, session->spool, session->config.native,
@@ -222,12 +250,10 @@ static enum dsa_status open_journal(struct dsa_session *session, struct dsa_erro
 	struct dsa_journal_field *options, *fields;
 	int option_count;
 	char *path;
-	uint8_t digest[DSA_HASH_BYTES];
 	char *documents = dsa_arena_alloc(&session->arena, DSA_HASH_HEX, 1, "a digest", err);
 	if (!documents)
 		return DSA_E_MEMORY;
-	dsa_spool_digest(session->spool, digest);
-	dsa_hash_hex(digest, documents);
+	dsa_session_documents_digest(session, documents);
 	enum dsa_status status = dsa_cli_config_fields(session->options, &session->arena, &options, &option_count, err);
 	if (!status)
 		status = dsa_session_path(session, "journal", &path, err);
@@ -238,7 +264,7 @@ static enum dsa_status open_journal(struct dsa_session *session, struct dsa_erro
 	if (!fields)
 		return DSA_E_MEMORY;
 	/* The device's kind only: another card of the same kind goes on; another kind of device gives other bits. */
-	const char *kind = strncmp(session->backend->name, "cuda", 4) ? "cpu" : "cuda";
+	const char *kind = dsa_session_device_kind(session);
 	const struct dsa_journal_field fixed[FIXED] = {
 	    {"command", dsa_cli_commands[session->options->command].name},
 	    {"model fingerprint", session->fingerprint},
@@ -310,6 +336,29 @@ static enum dsa_status check_request(struct dsa_session *session, struct dsa_err
 	return status;
 }
 
+const char *dsa_session_device_kind(const struct dsa_session *session)
+{
+	return strncmp(session->backend->name, "cuda", 4) ? "cpu" : "cuda";
+}
+
+void dsa_session_documents_digest(const struct dsa_session *session, char out[DSA_HASH_HEX])
+{
+	uint8_t digest[DSA_HASH_BYTES];
+	dsa_spool_digest(session->spool, digest);
+	dsa_hash_hex(digest, out);
+}
+
+static enum dsa_status open_ranked(struct dsa_session *session, struct dsa_evaluator *inner,
+                                   const struct dsa_evaluator_shape *shape, struct dsa_error *err)
+{
+	struct dsa_ranks_start start = {.device = ""};
+	memcpy(start.fingerprint, session->fingerprint, sizeof start.fingerprint);
+	dsa_session_documents_digest(session, start.documents);
+	strcpy(start.device, dsa_session_device_kind(session));
+	return dsa_ranks_evaluator_open(&session->ranked, session->options->ranks, inner, shape, &start,
+	                                dsa_terminal_stop_flag(), &session->terminal->log, err);
+}
+
 static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_error *err)
 {
 	struct dsa_evaluator_shape *shape = dsa_arena_alloc(&session->arena, 1, sizeof *shape, "the evaluator", err);
@@ -324,10 +373,27 @@ static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_er
 	*lazy = (struct lazy_evaluator){
 	    .evaluator = {.shape = shape, .evaluate = lazy_evaluate, .overlap = lazy_overlap, .close = lazy_close},
 	    .session = session};
-	if (session->journal)
-		return dsa_journal_evaluator(&session->evaluator, session->journal, &lazy->evaluator, shape, err);
 	session->evaluator = &lazy->evaluator;
-	return DSA_OK;
+	if (!session->journal)
+		return DSA_OK;
+	struct dsa_evaluator *inner = &lazy->evaluator;
+	if (session->options->ranks) {
+		status = open_ranked(session, inner, shape, err);
+		inner = session->ranked;
+	}
+	return status ? status : dsa_journal_evaluator(&session->evaluator, session->journal, inner, shape, err);
+}
+
+/* 0: all. Ranks of one machine share its cores, where their launcher has not given each its own. */
+static int choose_threads(const struct dsa_cli_options *options)
+{
+	cpu_set_t allowed;
+	if (options->threads || !options->ranks)
+		return (int)options->threads;
+	long share = sysconf(_SC_NPROCESSORS_ONLN) / options->ranks->locals;
+	if (!sched_getaffinity(0, sizeof allowed, &allowed) && CPU_COUNT(&allowed) < share)
+		share = CPU_COUNT(&allowed);
+	return share > 1 ? (int)share : 1;
 }
 
 /* "" where there is none: documents of ids need none. */
@@ -370,15 +436,18 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 	if (!status && options->context > session->config.max_positions)
 		dsa_log_line(&terminal->log, DSA_LOG_WARN, "--context %lld is beyond the model's %d positions",
 		             (long long)options->context, session->config.max_positions);
-	if (!status && options->out && !options->dry_run)
+	const bool serves = options->ranks && options->ranks->rank > 0;
+	if (!status && options->out && !options->dry_run && !serves)
 		status = take_run_directory(session, err);
 	if (!status)
-		status = dsa_backend_open(&session->backend,
-		                          &(struct dsa_backend_options){.device = options->device,
-		                                                        .threads = (int)options->threads,
-		                                                        .gpu_memory = options->gpu_memory,
-		                                                        .log = &terminal->log},
-		                          err);
+		status = dsa_backend_open(
+		    &session->backend,
+		    &(struct dsa_backend_options){.device = options->device,
+		                                  .instance = options->ranks ? options->ranks->local : 0,
+		                                  .threads = choose_threads(options),
+		                                  .gpu_memory = options->gpu_memory,
+		                                  .log = &terminal->log},
+		    err);
 	if (!status)
 		status = dsa_model_fingerprint(options->model, false, session->fingerprint, err);
 	if (!status)
@@ -419,8 +488,10 @@ void dsa_session_forget_start(struct dsa_session *session, enum dsa_status statu
 
 void dsa_session_close(struct dsa_session *session)
 {
-	if (session->journal && session->evaluator)
+	if (session->evaluator)
 		session->evaluator->close(session->evaluator);
+	if (session->ranked)
+		session->ranked->close(session->ranked);
 	if (session->runs_model)
 		session->runs_model->close(session->runs_model);
 	dsa_journal_close(session->journal);
