@@ -180,9 +180,8 @@ static enum dsa_status find_device(int index, int instance, int *device, struct 
 	if (index >= count)
 		return dsa_fail(err, DSA_E_DEVICE, "there %s %d GPU%s here, numbered from 0", count == 1 ? "is" : "are",
 		                count, count == 1 ? "" : "s");
-	for (int d = index < 0 ? 0 : index; d < count || (suitable && index < 0); d = d + 1 < count ? d + 1
-	                                                                              : suitable    ? 0
-	                                                                                            : count) {
+	for (int i = 0; i < count * (instance + 1); i++) {
+		const int d = index < 0 ? i % count : index;
 		enum dsa_status status =
 		    cuda_check(cudaGetDeviceProperties(properties, d), "asking for its properties", err);
 		if (status)
