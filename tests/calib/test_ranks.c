@@ -14,8 +14,13 @@
 enum { MOST_RANKS = 4 };
 
 /* The journal's toy has no use for corpora; who deals batches out has. */
-static const struct dsa_evaluator_shape one_corpus = {
-    .layers = LAYERS, .topk = 4, .corpora = 1, .documents = DOCUMENTS, .batches = BATCHES, .batch = batches};
+static const struct dsa_evaluator_shape one_corpus = {.layers = LAYERS,
+                                                      .topk = 4,
+                                                      .corpora = 1,
+                                                      .documents = DOCUMENTS,
+                                                      .batches = BATCHES,
+                                                      .batch = batches,
+                                                      .reference = "FFFFFF"};
 
 struct letter {
 	struct letter *next;
@@ -30,6 +35,7 @@ static struct post {
 	struct letter *first[MOST_RANKS];
 	int questions[MOST_RANKS]; /* sent by rank 0 to each */
 	bool garble;               /* answers lose a bit on their way */
+	bool held;                 /* nothing reaches the others */
 } post = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static enum dsa_status post_send(struct dsa_ranks *ranks, int to, int kind, const void *bytes, size_t count,
@@ -59,7 +65,7 @@ static enum dsa_status post_poll(struct dsa_ranks *ranks, int kind, bool *any, i
                                  struct dsa_record_buffer *message, struct dsa_error *error)
 {
 	pthread_mutex_lock(&post.lock);
-	struct letter **at = &post.first[ranks->rank];
+	struct letter *none = NULL, **at = post.held && ranks->rank > 0 ? &none : &post.first[ranks->rank];
 	while (*at && kind != DSA_RANK_ANY && (*at)->kind != kind)
 		at = &(*at)->next;
 	struct letter *letter = *at;
@@ -111,7 +117,7 @@ static struct dsa_evaluator *open_crew(int count)
 	struct dsa_evaluator *evaluator;
 	memset(&crew, 0, sizeof crew);
 	memset(post.questions, 0, sizeof post.questions);
-	post.garble = false;
+	post.garble = post.held = false;
 	crew.count = count;
 	strcpy(crew.start.device, "toy");
 	for (int r = 0; r < count; r++) {
@@ -195,39 +201,80 @@ static void every_batch_has_one_owner_and_the_ranks_share_evenly(void **state)
 	}
 }
 
-static void what_is_announced_is_begun_by_all_and_kept_by_the_journal(void **state)
-{
-	(void)state;
-	struct dsa_evaluator *ranked = open_crew(3), *evaluator;
-	struct dsa_journal *journal = open_it();
-	struct catcher catcher;
-	const int order[] = {2, 0, 1};
-	const struct dsa_ask question = {.base = "FFFFFF", .patterns = three, .count = 3};
-	assert_int_equal(dsa_journal_evaluator(&evaluator, journal, ranked, &shape, &err), DSA_OK);
-	assert_int_equal(evaluator->ahead, 3);
-	for (int again = 0; again < 2; again++)
-		for (int i = 0; i < 3; i++) {
-			/* Each time all that is left, as a race does. */
-			assert_int_equal(dsa_announce(evaluator, &question, order + i, 3 - i, false, &err), DSA_OK);
-			assert_int_equal(ask_for(evaluator, order[i], three, 3, 0, &catcher, &err), DSA_OK);
-		}
-	assert_int_equal(dsa_journal_records(journal), 9);
-	evaluator->close(evaluator);
-	dsa_journal_close(journal);
-	/* Each rank owns one of three batches and was asked about it once, whatever came first. */
-	close_crew(ranked);
-	for (int r = 0; r < 3; r++) {
-		assert_int_equal(crew.toys[r].asks, 1);
-		assert_int_equal(crew.toys[r].patterns, 3);
-	}
-}
-
-/* The rank that answers for the batch; open_crew has asked nothing yet. */
+/* The rank that answers for the batch. */
 static int owner_of(int batch, int count)
 {
 	int owner[BATCHES];
 	assert_int_equal(dsa_ranks_owners(&one_corpus, count, owner, &err), DSA_OK);
 	return owner[batch];
+}
+
+static void hold(bool held)
+{
+	pthread_mutex_lock(&post.lock);
+	post.held = held;
+	pthread_mutex_unlock(&post.lock);
+}
+
+static void what_is_announced_is_begun_at_once_and_asked_of_nobody_twice(void **state)
+{
+	(void)state;
+	enum { ALL = 3 };
+	struct dsa_evaluator *ranked = open_crew(ALL), *evaluator;
+	struct dsa_journal *journal = open_it();
+	struct catcher catcher;
+	int order[ALL];
+	const struct dsa_ask question = {.base = "FFFFFF", .patterns = three, .count = 3};
+	for (int b = 0; b < ALL; b++)
+		order[owner_of(b, ALL)] = b; /* rank 0's first */
+	assert_int_equal(dsa_journal_evaluator(&evaluator, journal, ranked, &shape, &err), DSA_OK);
+	assert_int_equal(evaluator->ahead, ALL);
+	hold(true);
+	assert_int_equal(dsa_announce(evaluator, &question, order, ALL, false, &err), DSA_OK);
+	assert_int_equal(ask_for(evaluator, order[0], three, 3, 0, &catcher, &err), DSA_OK);
+	/* As a race does, what is left once more. */
+	assert_int_equal(dsa_announce(evaluator, &question, order + 1, ALL - 1, false, &err), DSA_OK);
+	assert_int_equal(ask_for(evaluator, order[0], three, 1, 5, &catcher, &err), DSA_OK);
+	for (int r = 1; r < ALL; r++)
+		assert_int_equal(post.questions[r], 2); /* the start, and its batch */
+	hold(false);
+	for (int again = 0; again < 2; again++)
+		for (int i = 0; i < ALL; i++)
+			assert_int_equal(ask_for(evaluator, order[i], three, 3, 0, &catcher, &err), DSA_OK);
+	assert_int_equal(dsa_journal_records(journal), 3 * ALL + 1);
+	evaluator->close(evaluator);
+	dsa_journal_close(journal);
+	close_crew(ranked);
+	for (int r = 0; r < ALL; r++)
+		assert_int_equal(crew.toys[r].patterns, r ? 3 : 4);
+}
+
+/* An overlap that was announced in front of a pattern, and one that was not. */
+static void overlaps_are_answered_too(void **state)
+{
+	(void)state;
+	for (int announced = 0; announced < 2; announced++) {
+		struct dsa_evaluator *ranked = open_crew(2), *evaluator;
+		struct dsa_journal *journal = open_it();
+		struct catcher catcher;
+		const int order[] = {0, 1, 2};
+		const struct dsa_ask question = {.base = "FFFFFF", .patterns = three, .count = 1};
+		assert_int_equal(dsa_journal_evaluator(&evaluator, journal, ranked, &shape, &err), DSA_OK);
+		if (announced)
+			assert_int_equal(dsa_announce(evaluator, &question, order, BATCHES, true, &err), DSA_OK);
+		for (int b = 0; b < BATCHES; b++) {
+			assert_int_equal(ask_overlap(evaluator, b, &catcher, &err), DSA_OK);
+			assert_int_equal(catcher.overlaps, 1);
+			assert_int_equal(ask_for(evaluator, b, three, 1, 0, &catcher, &err), DSA_OK);
+		}
+		assert_int_equal(dsa_journal_records(journal), 2 * BATCHES);
+		evaluator->close(evaluator);
+		dsa_journal_close(journal);
+		close_crew(ranked);
+		assert_int_equal(crew.toys[0].overlaps + crew.toys[1].overlaps, BATCHES);
+		assert_int_equal(crew.toys[0].patterns + crew.toys[1].patterns, BATCHES);
+		unlink(path);
+	}
 }
 
 static int batch_of_another(int count)
@@ -266,8 +313,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(any_number_of_ranks_answers_with_the_same_bits),
 	    cmocka_unit_test(every_batch_has_one_owner_and_the_ranks_share_evenly),
-	    cmocka_unit_test_setup_teardown(what_is_announced_is_begun_by_all_and_kept_by_the_journal, set_up,
+	    cmocka_unit_test_setup_teardown(what_is_announced_is_begun_at_once_and_asked_of_nobody_twice, set_up,
 	                                    tear_down),
+	    cmocka_unit_test_setup_teardown(overlaps_are_answered_too, set_up, tear_down),
 	    cmocka_unit_test(a_rank_that_fails_ends_the_question_in_its_words),
 	    cmocka_unit_test(a_garbled_answer_is_refused),
 	};
