@@ -228,7 +228,7 @@ check:
 	@$(MAKE) --no-print-directory CC=clang all units
 	@$(MAKE) --no-print-directory STATIC=1 all
 	@$(MAKE) --no-print-directory CUDA=0 MPI=1 all
-	@DSACAL=build/release-mpi/dsacal build/venv/bin/python tests/cli/test_ranks.py
+	@DSACAL=build/release-mpi/dsacal build/venv/bin/python tests/cluster/test_ranks.py
 	@build/venv/bin/python tests/browser/test_report_page.py
 	@scripts/check_lint.sh
 

@@ -73,6 +73,7 @@ static enum dsa_status answer(struct server *server, struct dsa_evaluator *evalu
 		status = evaluator->overlap(evaluator, question.ask.batch, &sink, err);
 	if (!status && question.ask.count)
 		status = evaluator->evaluate(evaluator, &question.ask, &sink, err);
+	server->ask = NULL;
 	dsa_arena_release(&arena);
 	return status ? status : send(server->ranks, MESSAGE_DONE, NULL, 0, err);
 }

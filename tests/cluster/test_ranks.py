@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
 from harness import DSACAL, GLM, SHARED, V32, Result, corpus, environment, equal, expect, good, listing, main, model, read
 from harness import refused, same_run, sanitizers, scratch, write
 
