@@ -2,6 +2,7 @@
 #
 #   CONFIG   release | asan | debug | valgrind      objects and program live in build/<configuration>/
 #   CUDA     auto | 0 | 1                  auto: with the GPU backend where nvcc is; 1: or stop. NVCC names another nvcc
+#   MPI      0 | 1                         with runs over several processes, through the MPI that mpicc names
 #   STATIC   0 | 1                         link the small libraries statically, for a machine that has none of them
 #   CC       gcc | clang
 #   V        1: show whole commands
@@ -10,6 +11,7 @@ CONFIG ?= release
 CUDA   ?= auto
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 STATIC ?= 0
+MPI    ?= 0
 Q      := $(if $(V),,@)
 CC     := $(if $(filter default,$(origin CC)),gcc,$(CC))
 
@@ -18,7 +20,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(JOBS)
 endif
 
-B := build/$(CONFIG)$(if $(filter 1,$(STATIC)),-static)$(if $(filter gcc,$(CC)),,-$(notdir $(CC)))
+B := build/$(CONFIG)$(if $(filter 1,$(STATIC)),-static)$(if $(filter 1,$(MPI)),-mpi)$(if $(filter gcc,$(CC)),,-$(notdir $(CC)))
 
 VERSION := $(shell sed -n 's/^\#\# \[*\([0-9][0-9.]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
 COMMIT  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
@@ -53,6 +55,16 @@ ifneq ($(wildcard /usr/lib/$(MULTIARCH)/blis-openmp),)
 LDFLAGS += -L/usr/lib/$(MULTIARCH)/blis-openmp
 endif
 
+# Runs over several processes: one file knows MPI, one whether it is there.
+ifeq ($(MPI),1)
+MPICC ?= mpicc
+ifeq ($(shell command -v $(MPICC)),)
+$(error MPI=1: there is no $(MPICC); install libopenmpi-dev and openmpi-bin, or name another with MPICC=)
+endif
+MPI_CFLAGS := $(patsubst -I%,-isystem %,$(filter -I%,$(shell $(MPICC) --showme:compile)))
+LIBS += $(shell $(MPICC) --showme:link)
+endif
+
 # Everything is remade when the compiler or a flag changes.
 FLAGS := $(CC) $(CFLAGS) $(LDFLAGS) $(LIBS)
 # Writes a line into the target if it is not what the target holds.
@@ -71,6 +83,9 @@ CUDA_CFLAGS := -isystem $(CUDA_HOME)/include -Ikernels
 
 STAGES  := base data backend model calib report
 LIB_SRC := $(sort $(foreach s,$(STAGES),$(wildcard src/$(s)/*.c)))
+ifneq ($(MPI),1)
+LIB_SRC := $(filter-out src/calib/ranks_mpi.c,$(LIB_SRC))
+endif
 ifneq ($(WITH_CUDA),1)
 LIB_SRC := $(filter-out src/backend/cuda%,$(LIB_SRC))
 else
@@ -112,6 +127,9 @@ $B/kernels/%.o: kernels/%.cu $B/kernels.stamp
 $B/src/backend/cuda.o: CFLAGS += $(CUDA_CFLAGS)
 $B/src/backend/cuda_%.o: CFLAGS += $(CUDA_CFLAGS)
 $B/src/backend/registry.o: CFLAGS += $(if $(WITH_CUDA),-DDSA_CUDA)
+# And whether there is MPI to another.
+$B/src/calib/ranks.o: CFLAGS += $(if $(filter 1,$(MPI)),-DDSA_MPI)
+$B/src/calib/ranks_mpi.o: CFLAGS += $(MPI_CFLAGS)
 
 # a·b + c may be one rounding: half the time of the inner loops, and the same in every loop of a build.
 $B/src/backend/%.o: CFLAGS += -ffp-contract=fast
@@ -203,13 +221,15 @@ check-long:
 	@scripts/check_long.sh
 
 .PHONY: check
-## check: formatting, layering, linter, a build with clang and a static one, the report in a browser
+## check: formatting, layering, linter, builds with clang, static and with MPI, runs over several ranks, the report in a browser
 check:
 	@scripts/bootstrap.sh check
 	@scripts/check_layering.sh
 	@scripts/check_style.sh
 	@$(MAKE) --no-print-directory CC=clang all units
 	@$(MAKE) --no-print-directory STATIC=1 all
+	@$(MAKE) --no-print-directory CUDA=0 MPI=1 all
+	@DSACAL=build/release-mpi/dsacal build/venv/bin/python tests/cluster/test_ranks.py
 	@build/venv/bin/python tests/browser/test_report_page.py
 	@scripts/check_lint.sh
 

@@ -19,7 +19,7 @@ build) ;;
 test) packages+=(libcmocka-dev python3 python3-venv bc tidy mandoc zsh) ;;
 check | long)
 	packages+=(libcmocka-dev python3 python3-venv bc tidy mandoc zsh clang libomp-dev clang-format clang-tidy valgrind
-		chromium fonts-dejavu-core)
+		chromium fonts-dejavu-core libopenmpi-dev openmpi-bin)
 	;;
 *)
 	echo "usage: scripts/bootstrap.sh [build|test|check|long]" >&2

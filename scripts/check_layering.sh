@@ -67,6 +67,11 @@ if [ -n "$toolkit" ]; then
 	echo "layering: the CUDA toolkit outside src/backend/cuda*: $toolkit"
 	bad=$((bad + 1))
 fi
+mpi=$(grep -lE '<mpi\.h>|\bMPI_[A-Z][a-z]' -r include src | grep -v '^src/calib/ranks_mpi\.c$')
+if [ -n "$mpi" ]; then
+	echo "layering: MPI outside src/calib/ranks_mpi.c: $mpi"
+	bad=$((bad + 1))
+fi
 search=$(grep -nE 'dsa/(model|forward|backend|spool|safetensors)' src/calib/search.c src/calib/budget.c src/calib/calibration.c)
 if [ -n "$search" ]; then
 	echo "layering: the search knows a model:"

@@ -8,6 +8,8 @@ export flags="-std=c11 -D_GNU_SOURCE -Iinclude -fopenmp -isystem /usr/include/$m
 toolkit=$(dirname "$(readlink -f "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)")")/../include
 skip='^$'
 if [ -e "$toolkit/cublasLt.h" ]; then flags="$flags -Ikernels -isystem $toolkit"; else skip='^src/backend/cuda'; fi
+# So is what speaks MPI.
+if command -v mpicc >/dev/null; then flags="$flags $(mpicc --showme:compile)"; else skip="$skip|^src/calib/ranks_mpi"; fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2016

@@ -239,6 +239,7 @@ struct dsa_backend {
 
 struct dsa_backend_options {
 	const char *device;  /* "auto", "cpu", "cuda", "cuda:1" */
+	int instance;        /* "auto", "cuda": which of the GPUs, counted round; 0: the first */
 	int threads;         /* ≤ 0: all */
 	uint64_t gpu_memory; /* bytes of device memory that may be taken, 0: all that is free */
 	const struct dsa_log *log;

@@ -53,6 +53,22 @@ struct dsa_sink {
 	void *context;
 };
 
+/* A question that is about to be asked: the batch's overlap, if it says so, then the patterns (ask.count may be 0). */
+struct dsa_coming {
+	struct dsa_ask ask;
+	bool overlap;
+};
+
+/* Takes answers before they are asked for; batch, seed and pattern say to what. */
+struct dsa_early {
+	enum dsa_status (*pattern)(void *context, int batch, uint64_t seed, const char *pattern,
+	                           const struct dsa_doc_stats *stats, int count, int64_t executed,
+	                           struct dsa_error *err);
+	enum dsa_status (*overlap)(void *context, int batch, const struct dsa_doc_overlap *overlap, int count,
+	                           struct dsa_error *err);
+	void *context;
+};
+
 struct dsa_evaluator {
 	const struct dsa_evaluator_shape *shape;
 	/* DSA_E_INTERRUPTED between layers when a stop was asked for; what reached the sink stays valid.
@@ -62,6 +78,12 @@ struct dsa_evaluator {
 	/* Overlap of the reference's selections on a batch. */
 	enum dsa_status (*overlap)(struct dsa_evaluator *self, int batch, const struct dsa_sink *sink,
 	                           struct dsa_error *err);
+	/* What will be asked next, in that order; takes the place of what was announced before. It changes no answer:
+	 * an evaluator of several ranks begins all of it at once, the others have NULL here. early, which must outlive
+	 * what it is told, gets answers that nobody has asked for yet; NULL: whoever announces cannot take any. */
+	enum dsa_status (*announce)(struct dsa_evaluator *self, const struct dsa_coming *coming, int count,
+	                            const struct dsa_early *early, struct dsa_error *err);
+	int ahead; /* batches that are worth announcing although answers may change what is asked of them; 0: none */
 	void (*close)(struct dsa_evaluator *self);
 };
 

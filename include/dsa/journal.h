@@ -47,6 +47,9 @@ struct dsa_record_buffer; /* journal_record.h */
 /* Reads the first record of that question into record. DSA_E_MISSING if there is none (err untouched). */
 DSA_CHECKED enum dsa_status dsa_journal_find(struct dsa_journal *journal, const struct dsa_record_key *key,
                                              struct dsa_record_buffer *record, struct dsa_error *err);
+/* Is there a record of that question, by its hash alone? For plans only: a false yes is as likely as two equal hashes.
+ */
+bool dsa_journal_knows(const struct dsa_journal *journal, const struct dsa_record_key *key);
 /* Writes a whole record behind the others: a killed process does not lose it. On DSA_E_IO (full disk) the file is as it
  * was. */
 DSA_CHECKED enum dsa_status dsa_journal_append(struct dsa_journal *journal, const struct dsa_record_buffer *record,

@@ -24,6 +24,8 @@ struct dsa_model_evaluator_options {
 	int wave; /* candidates that advance together (dsa_plan_wave), each in a stream of its own on the device; ≤ 0 or
 	           * more than DSA_TOGETHER: that many */
 	bool naive;
+	const bool *mine; /* (batches) what will be asked of this evaluator: states of no others are kept; NULL: all.
+	                   * Changes no figure */
 	const volatile sig_atomic_t *stop; /* set by a signal handler; may be NULL */
 	const struct dsa_log *log;
 };

@@ -71,10 +71,11 @@ struct dsa_plan_memory {
 	size_t state; /* one layer's state of every batch */
 };
 /* How limit is granted: what every pattern needs first, batch by batch, the rest to states.
- * tokens (documents): T of each. allowed, image (batches): whether a batch keeps keys and reference, and the bytes of
- * one of its states, 0 for none. scratch holds documents of the largest batch. */
-void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,
-                     const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
+ * mine (batches): only those are planned for; NULL: all. tokens (documents): T of each. allowed, image (batches):
+ * whether a batch keeps keys and reference, and the bytes of one of its states, 0 for none. scratch holds documents of
+ * the largest batch. */
+void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const bool *mine,
+                     const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
                      struct dsa_pass_document *scratch, bool *allowed, size_t *image);
 
 /* Memory of the device that a run takes, all of it at its start. */

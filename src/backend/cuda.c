@@ -167,10 +167,12 @@ static const struct dsa_ops cuda_ops = {
     .close = cuda_close,
 };
 
-/* The device of that number, or the first one that the kernels run on. */
-static enum dsa_status find_device(int index, int *device, struct cudaDeviceProp *properties, struct dsa_error *err)
+/* The device of that number; index < 0: of those that the kernels run on, counted round and round, the one at place
+ * `instance`. */
+static enum dsa_status find_device(int index, int instance, int *device, struct cudaDeviceProp *properties,
+                                   struct dsa_error *err)
 {
-	int count = 0;
+	int count = 0, suitable = 0;
 	cudaError_t code = cudaGetDeviceCount(&count);
 	if (code || !count)
 		return dsa_fail(err, DSA_E_DEVICE, "no GPU is to be seen here (%s); use --device cpu",
@@ -178,12 +180,14 @@ static enum dsa_status find_device(int index, int *device, struct cudaDeviceProp
 	if (index >= count)
 		return dsa_fail(err, DSA_E_DEVICE, "there %s %d GPU%s here, numbered from 0", count == 1 ? "is" : "are",
 		                count, count == 1 ? "" : "s");
-	for (*device = index < 0 ? 0 : index; *device < count; ++*device) {
+	for (int i = 0; i < count * (instance + 1); i++) {
+		const int d = index < 0 ? i % count : index;
 		enum dsa_status status =
-		    cuda_check(cudaGetDeviceProperties(properties, *device), "asking for its properties", err);
+		    cuda_check(cudaGetDeviceProperties(properties, d), "asking for its properties", err);
 		if (status)
 			return status;
-		if (properties->major == CUDA_MAJOR)
+		*device = d;
+		if (properties->major == CUDA_MAJOR && (index >= 0 || suitable++ == instance))
 			return DSA_OK;
 		if (index >= 0)
 			break;
@@ -235,7 +239,7 @@ enum dsa_status dsa_cuda_open(struct dsa_backend **out, int index, const struct 
 	struct cudaDeviceProp properties;
 	int device = 0;
 	*out = NULL;
-	enum dsa_status status = find_device(index, &device, &properties, err);
+	enum dsa_status status = find_device(index, options->instance, &device, &properties, err);
 	if (status)
 		return status;
 	struct dsa_cuda *cuda = dsa_alloc(1, sizeof *cuda, "the CUDA backend", err);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "dsa/announce.h"
 #include "dsa/pattern.h"
 
 static const double least_default_kl = 0.01, default_floors = 3;
@@ -67,7 +68,10 @@ static enum dsa_status check_pattern(const struct dsa_evaluator_shape *shape, co
 static enum dsa_status measure_split(struct calibration *c, struct dsa_measure *measure, const char *pattern, int split,
                                      uint64_t seed, struct dsa_arena *arena)
 {
+	const struct dsa_ask question = {.base = c->shape->reference, .patterns = &pattern, .count = 1, .seed = seed};
 	enum dsa_status status = dsa_measure_start(measure, c->shape, arena, c->err);
+	if (!status)
+		status = dsa_announce_split(c->evaluator, &question, split, false, c->err);
 	for (int b = 0; b < c->shape->batches && !status; b++) {
 		if (c->shape->batch[b].split != split)
 			continue;
@@ -115,6 +119,9 @@ static enum dsa_status measure_base(struct calibration *c)
 		                          c->arena, c->err);
 	if (!status)
 		status = dsa_measure_start(&measure, c->shape, &scratch, c->err);
+	const struct dsa_ask question = {.base = reference, .patterns = &reference, .count = 1};
+	if (!status)
+		status = dsa_announce_split(c->evaluator, &question, DSA_SPLITS, c->options->overlap, c->err);
 	for (int b = 0; b < c->shape->batches && !status; b++) {
 		if (c->options->overlap && c->shape->batch[b].split == DSA_CALIBRATION)
 			status = dsa_calibration_overlap(&c->results->overlap, c->evaluator, b, c->err);

@@ -404,6 +404,16 @@ enum dsa_status dsa_journal_find(struct dsa_journal *journal, const struct dsa_r
 	return DSA_E_MISSING;
 }
 
+bool dsa_journal_knows(const struct dsa_journal *journal, const struct dsa_record_key *key)
+{
+	const uint64_t hash = dsa_record_key_hash(key);
+	uint32_t slot = (uint32_t)hash & (journal->slots - 1);
+	for (; journal->slots && journal->table[slot]; slot = (slot + 1) & (journal->slots - 1))
+		if (journal->entries[journal->table[slot] - 1].hash == hash)
+			return true;
+	return false;
+}
+
 enum dsa_status dsa_journal_append(struct dsa_journal *journal, const struct dsa_record_buffer *record,
                                    struct dsa_error *err)
 {

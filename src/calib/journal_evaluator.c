@@ -13,6 +13,7 @@ struct journal_evaluator {
 	struct dsa_evaluator *inner;
 	struct dsa_record_buffer record;
 	struct dsa_arena arena; /* of one answer */
+	struct dsa_early early; /* answers that come before they are asked for */
 };
 
 /* One question on its way to the inner evaluator. */
@@ -214,6 +215,63 @@ static enum dsa_status overlap_of(struct dsa_evaluator *base, int batch, const s
 	return self->inner->overlap(self->inner, batch, &keeper, err);
 }
 
+static enum dsa_status keep_early_pattern(void *context, int batch, uint64_t seed, const char *pattern,
+                                          const struct dsa_doc_stats *stats, int count, int64_t executed,
+                                          struct dsa_error *err)
+{
+	struct journal_evaluator *self = context;
+	struct dsa_record_key key = pattern_key(batch, seed, pattern);
+	key.executed = executed;
+	enum dsa_status status = dsa_record_write_pattern(&self->record, &key, stats, count, err);
+	return status ? status : dsa_journal_append(self->journal, &self->record, err);
+}
+
+static enum dsa_status keep_early_overlap(void *context, int batch, const struct dsa_doc_overlap *overlap, int count,
+                                          struct dsa_error *err)
+{
+	struct journal_evaluator *self = context;
+	struct dsa_record_key key = overlap_key(batch);
+	enum dsa_status status = dsa_record_write_overlap(&self->record, &key, overlap, count, err);
+	return status ? status : dsa_journal_append(self->journal, &self->record, err);
+}
+
+/* Passes on what the journal cannot answer. */
+static enum dsa_status announce(struct dsa_evaluator *base, const struct dsa_coming *coming, int count,
+                                const struct dsa_early *early, struct dsa_error *err)
+{
+	struct journal_evaluator *self = (struct journal_evaluator *)base;
+	struct dsa_arena scratch;
+	enum dsa_status status = DSA_E_MEMORY;
+	int left = 0;
+	(void)early; /* whoever asks later is answered from the file */
+	dsa_arena_init(&scratch);
+	struct dsa_coming *rest = dsa_arena_alloc(&scratch, (size_t)count, sizeof *rest, "what is coming", err);
+	if (!rest)
+		goto cleanup;
+	for (int i = 0; i < count; i++) {
+		const struct dsa_ask *ask = &coming[i].ask;
+		const char **patterns =
+		    dsa_arena_alloc(&scratch, (size_t)ask->count, sizeof *patterns, "what is coming", err);
+		if (!patterns)
+			goto cleanup;
+		const struct dsa_record_key overlap = overlap_key(ask->batch);
+		rest[left] =
+		    (struct dsa_coming){*ask, coming[i].overlap && !dsa_journal_knows(self->journal, &overlap)};
+		rest[left].ask.patterns = patterns;
+		rest[left].ask.count = 0;
+		for (int p = 0; p < ask->count; p++) {
+			const struct dsa_record_key key = pattern_key(ask->batch, ask->seed, ask->patterns[p]);
+			if (!dsa_journal_knows(self->journal, &key))
+				patterns[rest[left].ask.count++] = ask->patterns[p];
+		}
+		left += rest[left].overlap || rest[left].ask.count;
+	}
+	status = self->inner->announce(self->inner, rest, left, &self->early, err);
+cleanup:
+	dsa_arena_release(&scratch);
+	return status;
+}
+
 static void close_evaluator(struct dsa_evaluator *base)
 {
 	struct journal_evaluator *self = (struct journal_evaluator *)base;
@@ -238,6 +296,11 @@ enum dsa_status dsa_journal_evaluator(struct dsa_evaluator **out, struct dsa_jou
 	    .inner = inner,
 	};
 	dsa_arena_init(&self->arena);
+	if (inner && inner->announce) {
+		self->base.announce = announce;
+		self->base.ahead = inner->ahead;
+		self->early = (struct dsa_early){keep_early_pattern, keep_early_overlap, self};
+	}
 	*out = &self->base;
 	return DSA_OK;
 }

@@ -356,7 +356,7 @@ static struct largest largest_batch(const struct dsa_evaluator_shape *shape)
 	return most;
 }
 
-static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, struct dsa_error *err)
+static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, const bool *mine, struct dsa_error *err)
 {
 	const struct dsa_model_config *config = &me->model->config;
 	struct dsa_plan_memory plan = {0};
@@ -370,7 +370,8 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, str
 	for (int d = 0; d < me->shape.documents; d++)
 		tokens[d] = dsa_spool_document(me->spool, d)->tokens;
 	if (!me->naive)
-		dsa_plan_memory(&plan, &me->shape, tokens, config, me->be->act, limit, me->documents, allowed, image);
+		dsa_plan_memory(&plan, &me->shape, mine, tokens, config, me->be->act, limit, me->documents, allowed,
+		                image);
 	for (int b = 0; b < me->shape.batches; b++) {
 		me->kept[b].allowed = allowed[b];
 		heldout[b] = me->shape.batch[b].split == DSA_HELDOUT;
@@ -443,7 +444,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	if (!status)
 		status = take_memory(me, options->wave, err);
 	if (!status)
-		status = plan_memory(me, options->host_memory, err);
+		status = plan_memory(me, options->host_memory, options->mine, err);
 	if (status) {
 		close_evaluator(&me->evaluator);
 		return status;

@@ -176,8 +176,8 @@ double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates
 	       suffix * (rates->full + (rates->shared - rates->full) * plan->shared) + (double)plan->head * rates->head;
 }
 
-void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const int *tokens,
-                     const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
+void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const bool *mine,
+                     const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
                      struct dsa_pass_document *scratch, bool *allowed, size_t *image)
 {
 	*plan = (struct dsa_plan_memory){.pool = limit};
@@ -188,7 +188,7 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 		size_t hidden = (size_t)batch->scored * (size_t)config->hidden * dsa_dtype_bytes(act);
 		size_t fixed = hidden + dsa_prefix_bytes(config, act, scratch, batch->count);
 		image[b] = 0;
-		allowed[b] = fixed <= plan->pool;
+		allowed[b] = fixed <= plan->pool && (!mine || mine[b]);
 		if (!allowed[b])
 			continue;
 		plan->kept += fixed;

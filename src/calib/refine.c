@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "dsa/announce.h"
 #include "dsa/pattern.h"
 #include "dsa/racing.h"
 
@@ -170,9 +171,10 @@ static enum dsa_status check_figures(const struct refiner *r, const struct field
 	return DSA_OK;
 }
 
-/* Who is still racing sees one batch more. */
-static enum dsa_status advance(struct refiner *r, struct field *field, int batch, struct dsa_error *err)
+/* Who is still racing sees batch number k, and is expected to see those behind it. */
+static enum dsa_status advance(struct refiner *r, struct field *field, int k, struct dsa_error *err)
 {
+	const int batch = r->order[k], left = r->batches - k, ahead = r->evaluator->ahead;
 	const char *base = field->patterns[BEST_KNOWN];
 	int count = 0;
 	for (int i = 0; i < field->count; i++) {
@@ -181,8 +183,12 @@ static enum dsa_status advance(struct refiner *r, struct field *field, int batch
 		field->places[count] = i;
 		field->asked[count++] = field->patterns[i];
 	}
+	const struct dsa_ask question = {.base = base, .patterns = field->asked, .count = count};
 	enum dsa_status status =
-	    dsa_measure_batch(field->measures, field->places, r->evaluator, base, field->asked, count, batch, 0, err);
+	    dsa_announce(r->evaluator, &question, r->order + k, left < ahead ? left : ahead, false, err);
+	if (!status)
+		status = dsa_measure_batch(field->measures, field->places, r->evaluator, base, field->asked, count,
+		                           batch, 0, err);
 	for (int i = 0; i < count && !status; i++)
 		status = dsa_work_count(r->work, batch, field->asked[i], r->options->savings, err);
 	return status ? status : check_figures(r, field, count, err);
@@ -197,7 +203,7 @@ static enum dsa_status run_race(struct refiner *r, struct field *field, int shar
 		keep_affordable(r, field, k);
 		if (exchanges_left(field) == 0)
 			return DSA_OK;
-		enum dsa_status status = advance(r, field, r->order[k], err);
+		enum dsa_status status = advance(r, field, k, err);
 		if (status)
 			return status;
 		if (r->progress && r->progress->refine)

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <math.h>
 
+#include "dsa/announce.h"
 #include "dsa/pattern.h"
 #include "dsa/racing.h"
 
@@ -51,7 +52,10 @@ enum dsa_status dsa_measure_pattern(struct dsa_measure *measure, struct dsa_eval
                                     struct dsa_error *err)
 {
 	const struct dsa_evaluator_shape *shape = evaluator->shape;
+	const struct dsa_ask question = {.base = base, .patterns = &pattern, .count = 1, .seed = seed};
 	enum dsa_status status = dsa_measure_start(measure, shape, arena, err);
+	if (!status)
+		status = dsa_announce_split(evaluator, &question, split, false, err);
 	for (int b = 0; b < shape->batches && !status; b++)
 		if (shape->batch[b].split == split)
 			status = dsa_measure_batch(measure, NULL, evaluator, base, &pattern, 1, b, seed, err);
@@ -141,6 +145,18 @@ static enum dsa_status field_init(struct field *field, const struct greedy *g, c
 	return status;
 }
 
+/* An exact search announces all that is left of a step at its beginning; a race, batch by batch, what those who are in
+ * it would see next if they all stayed. */
+static enum dsa_status announce(const struct greedy *g, const struct field *field, const char *current, int k,
+                                int count, struct dsa_error *err)
+{
+	const struct dsa_ask question = {.base = current, .patterns = field->asked, .count = count};
+	const int left = g->batches_in[DSA_CALIBRATION] - k, ahead = g->evaluator->ahead;
+	if (!g->options->racing)
+		return k == 0 ? dsa_announce(g->evaluator, &question, g->order, left, false, err) : DSA_OK;
+	return dsa_announce(g->evaluator, &question, g->order + k, left < ahead ? left : ahead, false, err);
+}
+
 /* Who is still racing sees the step's batch k, if it is the next one for it; *count of them. */
 static enum dsa_status advance(const struct greedy *g, struct field *field, const char *current, int k, int *count,
                                struct dsa_error *err)
@@ -153,9 +169,12 @@ static enum dsa_status advance(const struct greedy *g, struct field *field, cons
 		field->asked[(*count)++] = field->patterns[i];
 		field->seen[i]++;
 	}
-	return *count ? dsa_measure_batch(field->measures, field->places, g->evaluator, current, field->asked, *count,
-	                                  g->order[k], 0, err)
-	              : DSA_OK;
+	if (!*count)
+		return DSA_OK;
+	enum dsa_status status = announce(g, field, current, k, *count, err);
+	return status ? status
+	              : dsa_measure_batch(field->measures, field->places, g->evaluator, current, field->asked, *count,
+	                                  g->order[k], 0, err);
 }
 
 /* Until one is left, measured on every document, that nobody who left could beat. */
@@ -261,7 +280,10 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 	if (status)
 		goto cleanup;
 
+	const struct dsa_ask question = {.base = current, .patterns = &field.patterns[winner], .count = 1};
 	status = dsa_measure_start(&heldout, shape, &scratch, err);
+	if (!status)
+		status = dsa_announce_split(g->evaluator, &question, DSA_HELDOUT, false, err);
 	for (int b = 0; b < shape->batches && !status; b++) {
 		if (shape->batch[b].split != DSA_HELDOUT)
 			continue;

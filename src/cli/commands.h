@@ -18,6 +18,10 @@ int dsa_cmd_tokenize(const struct dsa_cli_options *options, struct dsa_terminal 
 int dsa_cmd_bench(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 int dsa_cmd_completion(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 
+/* A rank that is not the first: answers what rank 0 asks and prints nothing. Commands that do not measure over ranks
+ * leave it nothing to do. */
+void dsa_serve(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
+
 /* --dry-run of a measuring command: its plan on stdout. */
 int dsa_dry_run(const struct dsa_cli_options *options, struct dsa_terminal *terminal);
 

@@ -7,6 +7,7 @@
 
 #include "dsa/file.h"
 #include "dsa/racing.h"
+#include "dsa/ranks.h"
 #include "dsa/tokenizer.h"
 
 double dsa_documents_holdout(const struct dsa_cli_options *options)
@@ -93,6 +94,11 @@ static enum dsa_status spool_path(struct dsa_session *session, char **path, stru
 enum dsa_status dsa_documents_open(struct dsa_session *session, struct dsa_error *err)
 {
 	char *path;
+	const struct dsa_cli_options *options = session->options;
+	if (options->ranks && options->ranks->rank > 0) {
+		enum dsa_status there = dsa_file_join(&session->arena, options->out, "tokens", &path, err);
+		return there ? there : dsa_spool_open(&session->spool, path, err);
+	}
 	enum dsa_status status = spool_path(session, &path, err);
 	if (status)
 		return status;

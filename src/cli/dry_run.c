@@ -87,7 +87,7 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	dry->streams = (size_t)session->wave * dsa_forward_stream_bytes(&session->config, most);
 	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
 	if (strcmp(session->options->search, "naive") != 0)
-		dsa_plan_memory(&dry->memory, shape, tokens, &session->config, session->backend->act, dry->limit,
+		dsa_plan_memory(&dry->memory, shape, NULL, tokens, &session->config, session->backend->act, dry->limit,
 		                scratch, allowed, image);
 	for (int b = 0; b < shape->batches; b++)
 		dry->batches_kept += allowed[b];

@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "dsa/provenance.h"
+#include "dsa/ranks_evaluator.h"
 #include "help.h"
 
 static int by_name(const char *name)
@@ -64,6 +65,35 @@ static int run(const struct dsa_cli_options *options, struct dsa_terminal *termi
 		break;
 	}
 	return 0;
+}
+
+/* The command by all processes that a launcher started together: the first one runs it, the others serve it. */
+static int run_together(struct dsa_cli_options *options, struct dsa_terminal *terminal)
+{
+	struct dsa_error err = {""};
+	struct dsa_ranks *ranks;
+	const bool measures =
+	    !options->dry_run && (options->command == DSA_CMD_CALIBRATE || options->command == DSA_CMD_OVERLAP);
+	enum dsa_status status = dsa_ranks_connect(&ranks, &err);
+	if (status)
+		return dsa_terminal_fail(terminal, status, &err);
+	if (!ranks)
+		return run(options, terminal);
+	int code = 0;
+	if (measures)
+		options->ranks = ranks;
+	if (ranks->rank == 0) {
+		if (!measures)
+			dsa_log_line(&terminal->log, DSA_LOG_WARN,
+			             "%s runs as one process: the other %d have nothing to do",
+			             dsa_cli_commands[options->command].name, ranks->count - 1);
+		code = run(options, terminal);
+		dsa_ranks_stop(ranks);
+	} else if (measures) {
+		dsa_serve(options, terminal);
+	}
+	ranks->ops->close(ranks, code);
+	return code;
 }
 
 /* A full disk shows when buffered results reach it: too late for the command, in time for the exit status. */
@@ -127,7 +157,7 @@ int main(int argc, char **argv)
 		dsa_cli_help(options.command);
 	} else {
 		dsa_terminal_catch_signals();
-		code = run(&options, &terminal);
+		code = run_together(&options, &terminal);
 		dsa_terminal_close(&terminal);
 	}
 	dsa_arena_release(&arena);

@@ -38,8 +38,11 @@ struct dsa_cli_list {
 	int count;
 };
 
+struct dsa_ranks;
+
 struct dsa_cli_options {
 	enum dsa_command command;
+	struct dsa_ranks *ranks; /* that measure together, from main(); NULL: this process alone */
 	const char *config;
 	/* Measuring. */
 	const char *model, *out, *device;

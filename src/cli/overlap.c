@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "commands.h"
+#include "dsa/announce.h"
 #include "dsa/csv.h"
 #include "dsa/calibration.h"
 #include "dsa/results_json.h"
@@ -15,6 +16,9 @@ static enum dsa_status measure(struct dsa_session *session, struct dsa_results *
 	const struct dsa_search_progress *progress = &session->terminal->progress;
 	enum dsa_status status =
 	    dsa_overlap_init(&results->overlap, shape->corpora, shape->layers, shape->topk, &session->arena, err);
+	const struct dsa_ask nothing = {.base = shape->reference};
+	if (!status)
+		status = dsa_announce_split(evaluator, &nothing, DSA_SPLITS, true, err);
 	for (int b = 0; b < shape->batches && !status; b++) {
 		status = dsa_calibration_overlap(&results->overlap, evaluator, b, err);
 		if (!status)

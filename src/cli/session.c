@@ -1,9 +1,9 @@
 #include "session.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,6 +14,7 @@
 #include "dsa/model_evaluator.h"
 #include "dsa/plan.h"
 #include "dsa/provenance.h"
+#include "dsa/ranks_evaluator.h"
 #include "config_file.h"
 #include "documents.h"
 #include "run_files.h"
@@ -103,7 +104,10 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 
 size_t dsa_session_pool_limit(const struct dsa_session *session)
 {
-	return session->options->host_memory ? (size_t)session->options->host_memory : dsa_memory_available() / 2;
+	const struct dsa_ranks *ranks = session->options->ranks;
+	const size_t sharers = ranks ? (size_t)ranks->locals : 1;
+	return session->options->host_memory ? (size_t)session->options->host_memory
+	                                     : dsa_memory_available() / 2 / sharers;
 }
 
 static int longest_document(const struct dsa_spool *spool)
@@ -174,11 +178,33 @@ static enum dsa_status check_device_memory(struct dsa_session *session, struct d
 	                (long long)fits);
 }
 
+/* The batches that this rank answers for; NULL where there are no others. */
+static enum dsa_status find_own(struct dsa_session *session, const bool **mine, struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
+	const struct dsa_ranks *ranks = session->options->ranks;
+	*mine = NULL;
+	if (!ranks)
+		return DSA_OK;
+	int *owner = dsa_arena_alloc(&session->arena, (size_t)shape->batches, sizeof *owner, "batches", err);
+	bool *own = dsa_arena_alloc(&session->arena, (size_t)shape->batches, sizeof *own, "batches", err);
+	if (!owner || !own)
+		return DSA_E_MEMORY;
+	enum dsa_status status = dsa_ranks_owners(shape, ranks->count, owner, err);
+	for (int b = 0; b < shape->batches && !status; b++)
+		own[b] = owner[b] == ranks->rank;
+	*mine = own;
+	return status;
+}
+
 enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err)
 {
+	const bool *mine;
 	if (session->runs_model)
 		return DSA_OK;
 	enum dsa_status status = check_device_memory(session, err);
+	if (!status)
+		status = find_own(session, &mine, err);
 	if (status)
 		return status;
 	status = dsa_model_open(&session->model, session->backend, session->options->model,
@@ -190,6 +216,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
+	                                                    .mine = mine,
 	                                                    .stop = dsa_terminal_stop_flag(),
 	                                                    .log = &session->terminal->log};
 	return dsa_model_evaluator_open(&session->runs_model, session->model, session->spool, session->config.native,
@@ -222,12 +249,10 @@ static enum dsa_status open_journal(struct dsa_session *session, struct dsa_erro
 	struct dsa_journal_field *options, *fields;
 	int option_count;
 	char *path;
-	uint8_t digest[DSA_HASH_BYTES];
 	char *documents = dsa_arena_alloc(&session->arena, DSA_HASH_HEX, 1, "a digest", err);
 	if (!documents)
 		return DSA_E_MEMORY;
-	dsa_spool_digest(session->spool, digest);
-	dsa_hash_hex(digest, documents);
+	dsa_session_documents_digest(session, documents);
 	enum dsa_status status = dsa_cli_config_fields(session->options, &session->arena, &options, &option_count, err);
 	if (!status)
 		status = dsa_session_path(session, "journal", &path, err);
@@ -238,7 +263,7 @@ static enum dsa_status open_journal(struct dsa_session *session, struct dsa_erro
 	if (!fields)
 		return DSA_E_MEMORY;
 	/* The device's kind only: another card of the same kind goes on; another kind of device gives other bits. */
-	const char *kind = strncmp(session->backend->name, "cuda", 4) ? "cpu" : "cuda";
+	const char *kind = dsa_session_device_kind(session);
 	const struct dsa_journal_field fixed[FIXED] = {
 	    {"command", dsa_cli_commands[session->options->command].name},
 	    {"model fingerprint", session->fingerprint},
@@ -310,6 +335,29 @@ static enum dsa_status check_request(struct dsa_session *session, struct dsa_err
 	return status;
 }
 
+const char *dsa_session_device_kind(const struct dsa_session *session)
+{
+	return strncmp(session->backend->name, "cuda", 4) ? "cpu" : "cuda";
+}
+
+void dsa_session_documents_digest(const struct dsa_session *session, char out[DSA_HASH_HEX])
+{
+	uint8_t digest[DSA_HASH_BYTES];
+	dsa_spool_digest(session->spool, digest);
+	dsa_hash_hex(digest, out);
+}
+
+static enum dsa_status open_ranked(struct dsa_session *session, struct dsa_evaluator *inner,
+                                   const struct dsa_evaluator_shape *shape, struct dsa_error *err)
+{
+	struct dsa_ranks_start start = {.device = ""};
+	memcpy(start.fingerprint, session->fingerprint, sizeof start.fingerprint);
+	dsa_session_documents_digest(session, start.documents);
+	strcpy(start.device, dsa_session_device_kind(session));
+	return dsa_ranks_evaluator_open(&session->ranked, session->options->ranks, inner, shape, &start,
+	                                dsa_terminal_stop_flag(), &session->terminal->log, err);
+}
+
 static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_error *err)
 {
 	struct dsa_evaluator_shape *shape = dsa_arena_alloc(&session->arena, 1, sizeof *shape, "the evaluator", err);
@@ -324,10 +372,27 @@ static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_er
 	*lazy = (struct lazy_evaluator){
 	    .evaluator = {.shape = shape, .evaluate = lazy_evaluate, .overlap = lazy_overlap, .close = lazy_close},
 	    .session = session};
-	if (session->journal)
-		return dsa_journal_evaluator(&session->evaluator, session->journal, &lazy->evaluator, shape, err);
 	session->evaluator = &lazy->evaluator;
-	return DSA_OK;
+	if (!session->journal)
+		return DSA_OK;
+	struct dsa_evaluator *inner = &lazy->evaluator;
+	if (session->options->ranks) {
+		status = open_ranked(session, inner, shape, err);
+		inner = session->ranked;
+	}
+	return status ? status : dsa_journal_evaluator(&session->evaluator, session->journal, inner, shape, err);
+}
+
+/* 0: all. Ranks of one machine share its cores, where their launcher has not given each its own. */
+static int choose_threads(const struct dsa_cli_options *options)
+{
+	cpu_set_t allowed;
+	if (options->threads || !options->ranks)
+		return (int)options->threads;
+	long share = sysconf(_SC_NPROCESSORS_ONLN) / options->ranks->locals;
+	if (!sched_getaffinity(0, sizeof allowed, &allowed) && CPU_COUNT(&allowed) < share)
+		share = CPU_COUNT(&allowed);
+	return share > 1 ? (int)share : 1;
 }
 
 /* "" where there is none: documents of ids need none. */
@@ -370,15 +435,18 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 	if (!status && options->context > session->config.max_positions)
 		dsa_log_line(&terminal->log, DSA_LOG_WARN, "--context %lld is beyond the model's %d positions",
 		             (long long)options->context, session->config.max_positions);
-	if (!status && options->out && !options->dry_run)
+	const bool serves = options->ranks && options->ranks->rank > 0;
+	if (!status && options->out && !options->dry_run && !serves)
 		status = take_run_directory(session, err);
 	if (!status)
-		status = dsa_backend_open(&session->backend,
-		                          &(struct dsa_backend_options){.device = options->device,
-		                                                        .threads = (int)options->threads,
-		                                                        .gpu_memory = options->gpu_memory,
-		                                                        .log = &terminal->log},
-		                          err);
+		status = dsa_backend_open(
+		    &session->backend,
+		    &(struct dsa_backend_options){.device = options->device,
+		                                  .instance = options->ranks ? options->ranks->local : 0,
+		                                  .threads = choose_threads(options),
+		                                  .gpu_memory = options->gpu_memory,
+		                                  .log = &terminal->log},
+		    err);
 	if (!status)
 		status = dsa_model_fingerprint(options->model, false, session->fingerprint, err);
 	if (!status)
@@ -422,8 +490,10 @@ void dsa_session_forget_start(struct dsa_session *session, enum dsa_status statu
 
 void dsa_session_close(struct dsa_session *session)
 {
-	if (session->journal && session->evaluator)
+	if (session->evaluator)
 		session->evaluator->close(session->evaluator);
+	if (session->ranked)
+		session->ranked->close(session->ranked);
 	if (session->runs_model)
 		session->runs_model->close(session->runs_model);
 	dsa_journal_close(session->journal);
@@ -437,111 +507,4 @@ void dsa_session_close(struct dsa_session *session)
 		rmdir(session->temporary);
 	}
 	dsa_arena_release(&session->arena);
-}
-
-static const char *base_name(const char *path, struct dsa_arena *arena, struct dsa_error *err)
-{
-	size_t end = strlen(path);
-	while (end > 1 && path[end - 1] == '/')
-		end--;
-	size_t start = end;
-	while (start > 0 && path[start - 1] != '/')
-		start--;
-	return dsa_arena_text(arena, path + start, end - start, err);
-}
-
-static enum dsa_status describe_corpora(struct dsa_session *session, struct dsa_results *results, struct dsa_error *err)
-{
-	int count = dsa_spool_corpora(session->spool);
-	if (!results->corpora)
-		results->corpora =
-		    dsa_arena_alloc(&session->arena, (size_t)count, sizeof *results->corpora, "corpora", err);
-	if (!results->corpora)
-		return DSA_E_MEMORY;
-	results->corpus_count = count;
-	for (int c = 0; c < count; c++) {
-		const struct dsa_spool_corpus *from = dsa_spool_corpus(session->spool, c);
-		struct dsa_result_corpus *to = &results->corpora[c];
-		to->name = from->name;
-		to->weight = from->weight;
-		dsa_hash_hex(from->digest, to->digest);
-		to->documents = from->documents;
-		to->documents_calibration = from->documents_in[DSA_CALIBRATION];
-		to->documents_heldout = from->documents_in[DSA_HELDOUT];
-		to->unscored = from->unscored;
-		to->cut = from->cut;
-		to->tokens = from->tokens;
-		to->scored = from->scored;
-		to->scored_calibration = from->scored_in[DSA_CALIBRATION];
-		to->scored_heldout = from->scored_in[DSA_HELDOUT];
-	}
-	return DSA_OK;
-}
-
-static enum dsa_status describe_provenance(struct dsa_session *session, struct dsa_results *results,
-                                           struct dsa_error *err)
-{
-	struct rusage usage;
-	char *date = dsa_arena_alloc(&session->arena, DSA_DATE_CHARS, 1, "a date", err);
-	if (!date)
-		return DSA_E_MEMORY;
-	dsa_date_format(session->journal ? dsa_journal_created(session->journal) : (int64_t)time(NULL), date);
-	results->provenance = (struct dsa_provenance){
-	    .version = dsa_version(),
-	    .commit = dsa_commit(),
-	    .device = session->backend->name,
-	    .date = date,
-	    .threads = (int)session->options->threads,
-	    .host_memory = session->host_memory,
-	    .executed = session->journal ? dsa_journal_executed(session->journal) : 0,
-	};
-	if (!getrusage(RUSAGE_SELF, &usage))
-		results->provenance.peak_memory = (uint64_t)usage.ru_maxrss * 1024;
-	results->work.seconds = dsa_terminal_seconds(session->terminal);
-	return DSA_OK;
-}
-
-void dsa_session_dimensions(const struct dsa_session *session, struct dsa_results *results)
-{
-	const struct dsa_model_config *config = &session->config;
-	results->layers = config->layers;
-	results->topk = config->topk;
-	results->hidden = config->hidden;
-	results->heads = config->heads;
-	results->index_heads = config->index_heads;
-	results->index_dim = config->index_dim;
-	results->latent = config->latent;
-	results->rope = config->rope;
-	results->q_rank = config->q_rank;
-	results->nope = config->nope;
-	results->value = config->value;
-	results->dense_inner = config->dense_inner;
-	results->expert_inner = config->expert_inner;
-	results->experts = config->router.experts;
-	results->experts_per_token = config->router.chosen + config->shared_experts;
-	results->dense_layers = 0;
-	for (int l = 0; l < config->layers; l++)
-		results->dense_layers += !config->moe[l];
-}
-
-enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results, struct dsa_error *err)
-{
-	const struct dsa_model_config *config = &session->config;
-	const struct dsa_cli_options *options = session->options;
-	dsa_session_dimensions(session, results);
-	results->reference = config->native;
-	results->search = options->search;
-	results->model_name = base_name(options->model, &session->arena, err);
-	if (!results->model_name)
-		return DSA_E_MEMORY;
-	results->architecture = config->model_type;
-	results->fingerprint = session->fingerprint;
-	results->tokenizer = *session->tokenizer ? session->tokenizer : NULL;
-	results->context = options->context ? (int)options->context : config->max_positions;
-	results->index_precision = config->index_precision;
-	results->seed = (uint64_t)options->seed;
-	results->max_tokens = options->max_tokens;
-	results->holdout = dsa_documents_holdout(options);
-	enum dsa_status status = describe_corpora(session, results, err);
-	return status ? status : describe_provenance(session, results, err);
 }

@@ -1,6 +1,7 @@
 /* session.h: what every measuring command opens, in order: configuration, documents, device, model, journal, evaluator.
  *
- * A session owns all of it and closes it in reverse. */
+ * A session owns all of it and closes it in reverse. On a rank that serves another it has no run directory and no
+ * journal, and its documents are those that rank 0 wrote. */
 #ifndef DSA_CLI_SESSION_H
 #define DSA_CLI_SESSION_H
 
@@ -24,7 +25,8 @@ struct dsa_session {
 	struct dsa_model *model;
 	struct dsa_journal *journal;      /* NULL: nothing is kept (evaluate) */
 	struct dsa_evaluator *runs_model; /* the model's */
-	struct dsa_evaluator *evaluator;  /* what to ask: the journal's in front of the model's */
+	struct dsa_evaluator *ranked;     /* in front of it, where several ranks measure */
+	struct dsa_evaluator *evaluator;  /* what to ask: the journal's in front of the others */
 	char *run;                        /* run directory, NULL for commands without one */
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	size_t host_memory;
@@ -47,7 +49,10 @@ DSA_CHECKED enum dsa_status dsa_session_open_if(struct dsa_session *session, con
                                                 struct dsa_error *err);
 /* The evaluator does it when it is first asked. DSA_E_MEMORY with both figures when the weights do not fit. */
 DSA_CHECKED enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err);
-/* Bytes that kept states may take: --host-memory, or half of what is free now. */
+const char *dsa_session_device_kind(const struct dsa_session *session); /* "cpu", "cuda" */
+void dsa_session_documents_digest(const struct dsa_session *session, char out[DSA_HASH_HEX]);
+/* Bytes that kept states may take: --host-memory, or half of what is free now, a share of it where ranks share the
+ * machine. */
 size_t dsa_session_pool_limit(const struct dsa_session *session);
 /* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused (damaged
  * weights, a budget under the noise floor) would be refused again by --resume, and its journal would refuse the cure;

@@ -189,6 +189,19 @@ enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, const char *p
 	return DSA_OK;
 }
 
+static void drop(void *context, enum dsa_log_level level, const char *text)
+{
+	(void)context;
+	(void)level;
+	(void)text;
+}
+
+void dsa_terminal_mute(struct dsa_terminal *terminal)
+{
+	terminal->log.line = drop;
+	terminal->silent_progress = true;
+}
+
 void dsa_terminal_close(struct dsa_terminal *terminal)
 {
 	dsa_terminal_clear(terminal);

@@ -30,6 +30,8 @@ void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_optio
 DSA_CHECKED enum dsa_status dsa_terminal_log_to(struct dsa_terminal *terminal, const char *path, struct dsa_error *err);
 /* Removes a drawn bar, so that what is printed next starts on a line of its own. */
 void dsa_terminal_clear(struct dsa_terminal *terminal);
+/* Says nothing from now on: rank 0 speaks for all. */
+void dsa_terminal_mute(struct dsa_terminal *terminal);
 void dsa_terminal_close(struct dsa_terminal *terminal);
 /* "dsacal: …" in one line; removes a bar first; after an interruption also the command that goes on. Returns the exit
  * status of code. */

@@ -1,0 +1,151 @@
+/* The side of the ranks that answer. */
+#include <string.h>
+
+#include "dsa/ranks_evaluator.h"
+#include "ranks_messages.h"
+
+struct server {
+	struct dsa_ranks *ranks;
+	int batch; /* of the question in hand */
+	const struct dsa_ask *ask;
+	struct dsa_record_buffer record, message;
+	bool stopped; /* rank 0 wants no more answers */
+};
+
+static enum dsa_status send(struct dsa_ranks *ranks, int kind, const void *bytes, size_t count, struct dsa_error *err)
+{
+	return ranks->ops->send(ranks, 0, kind, bytes, count, err);
+}
+
+/* Between two patterns: has the run ended meanwhile? */
+static enum dsa_status look_for_end(struct server *server, struct dsa_error *err)
+{
+	int from, kind;
+	bool any;
+	enum dsa_status status =
+	    server->ranks->ops->poll(server->ranks, MESSAGE_STOP, &any, &from, &kind, &server->message, err);
+	if (status || !any)
+		return status;
+	server->stopped = true;
+	return dsa_fail(err, DSA_E_INTERRUPTED, "the run has ended");
+}
+
+static enum dsa_status send_pattern(void *context, int index, const struct dsa_doc_stats *stats, int count,
+                                    int64_t executed, struct dsa_error *err)
+{
+	struct server *server = context;
+	const char *pattern = server->ask->patterns[index];
+	const struct dsa_record_key key = {.kind = DSA_RECORD_PATTERN,
+	                                   .batch = server->batch,
+	                                   .seed = server->ask->seed,
+	                                   .pattern = pattern,
+	                                   .layers = strlen(pattern),
+	                                   .executed = executed};
+	enum dsa_status status = dsa_record_write_pattern(&server->record, &key, stats, count, err);
+	if (!status)
+		status = send(server->ranks, MESSAGE_ANSWER, server->record.data, server->record.used, err);
+	return status ? status : look_for_end(server, err);
+}
+
+static enum dsa_status send_overlap(void *context, const struct dsa_doc_overlap *overlap, int count,
+                                    struct dsa_error *err)
+{
+	struct server *server = context;
+	const struct dsa_record_key key = {.kind = DSA_RECORD_OVERLAP, .batch = server->batch, .pattern = ""};
+	enum dsa_status status = dsa_record_write_overlap(&server->record, &key, overlap, count, err);
+	if (!status)
+		status = send(server->ranks, MESSAGE_ANSWER, server->record.data, server->record.used, err);
+	return status ? status : look_for_end(server, err);
+}
+
+static enum dsa_status answer(struct server *server, struct dsa_evaluator *evaluator, struct dsa_error *err)
+{
+	const struct dsa_sink sink = {.pattern = send_pattern, .overlap = send_overlap, .context = server};
+	struct dsa_coming question;
+	struct dsa_arena arena;
+	dsa_arena_init(&arena);
+	enum dsa_status status = ranks_question_read(&question, &server->message, evaluator->shape, &arena, err);
+	if (!status) {
+		server->batch = question.ask.batch;
+		server->ask = &question.ask;
+	}
+	if (!status && question.overlap)
+		status = evaluator->overlap(evaluator, question.ask.batch, &sink, err);
+	if (!status && question.ask.count)
+		status = evaluator->evaluate(evaluator, &question.ask, &sink, err);
+	server->ask = NULL;
+	dsa_arena_release(&arena);
+	return status ? status : send(server->ranks, MESSAGE_DONE, NULL, 0, err);
+}
+
+enum dsa_status dsa_ranks_await_start(struct dsa_ranks *ranks, struct dsa_ranks_start *start, bool *stopped,
+                                      struct dsa_error *err)
+{
+	struct dsa_record_buffer message = {0};
+	enum dsa_status status = DSA_OK;
+	bool any = false;
+	int from, kind;
+	*stopped = false;
+	while (!any && !status) {
+		status = ranks->ops->poll(ranks, DSA_RANK_ANY, &any, &from, &kind, &message, err);
+		if (!any)
+			ranks_pause();
+	}
+	if (!status && kind == MESSAGE_STOP)
+		*stopped = true;
+	else if (!status && (kind != MESSAGE_START || message.used != sizeof *start))
+		status =
+		    dsa_fail(err, DSA_E_INPUT,
+		             "rank 0 begins with %zu bytes, expected %zu: start one version of this program on all "
+		             "machines",
+		             message.used, sizeof *start);
+	else if (!status)
+		memcpy(start, message.data, sizeof *start);
+	dsa_record_buffer_release(&message);
+	return status;
+}
+
+enum dsa_status dsa_ranks_serve(struct dsa_ranks *ranks, struct dsa_evaluator *evaluator,
+                                const volatile sig_atomic_t *stop, struct dsa_error *err)
+{
+	struct server server = {.ranks = ranks};
+	enum dsa_status status = send(ranks, MESSAGE_READY, NULL, 0, err);
+	while (!status && !server.stopped) {
+		bool any;
+		int from, kind;
+		status = ranks->ops->poll(ranks, DSA_RANK_ANY, &any, &from, &kind, &server.message, err);
+		if (status)
+			break;
+		if (any && kind == MESSAGE_STOP)
+			server.stopped = true;
+		else if (any)
+			status = answer(&server, evaluator, err);
+		else if (stop && *stop)
+			status = dsa_fail(err, DSA_E_INTERRUPTED, "interrupted by a signal");
+		else
+			ranks_pause();
+	}
+	dsa_record_buffer_release(&server.record);
+	dsa_record_buffer_release(&server.message);
+	return server.stopped ? DSA_OK : status;
+}
+
+void dsa_ranks_report(struct dsa_ranks *ranks, enum dsa_status status, struct dsa_error *error)
+{
+	struct dsa_record_buffer message = {0};
+	struct dsa_error late;
+	char bytes[sizeof(int32_t) + DSA_ERROR_CHARS];
+	const int32_t code = (int32_t)status;
+	bool any = false;
+	int from, kind = 0;
+	dsa_error_prefix(error, "rank %d on %s", ranks->rank, ranks->host);
+	memcpy(bytes, &code, sizeof code);
+	memcpy(bytes + sizeof code, error->text, sizeof error->text);
+	status = send(ranks, MESSAGE_FAILED, bytes, sizeof bytes, &late);
+	while (!status && !(any && kind == MESSAGE_STOP)) {
+		status = ranks->ops->poll(ranks, DSA_RANK_ANY, &any, &from, &kind, &message, &late);
+		if (!any)
+			ranks_pause();
+	}
+	dsa_record_buffer_release(&message);
+}
