@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh build    compiler and libraries                       (make, make demo)
 #   scripts/bootstrap.sh test     and what the tests use                       (make test)
-#   scripts/bootstrap.sh check    and the formatter, linter, clang, valgrind, chromium   (make check, make test-san)
+#   scripts/bootstrap.sh check    and the formatter, linter, clang, valgrind, chromium, Open MPI   (make check, make test-san)
 #   scripts/bootstrap.sh long     and PyTorch with transformers, 5 GB          (make check-long)
 #
 # Elsewhere it prints the package names and stops. From PyPI the reference tokenizers go into build/venv, axe-core into

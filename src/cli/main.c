@@ -67,27 +67,29 @@ static int run(const struct dsa_cli_options *options, struct dsa_terminal *termi
 	return 0;
 }
 
-/* The command by all processes that a launcher started together: the first one runs it, the others serve it. */
-static int run_together(struct dsa_cli_options *options, struct dsa_terminal *terminal)
+/* The command by all processes that a launcher started together: the first one runs it, or says what is wrong with the
+ * command line (parsed, wrong), the others serve it. */
+static int run_together(struct dsa_cli_options *options, struct dsa_terminal *terminal, enum dsa_status parsed,
+                        const struct dsa_error *wrong)
 {
 	struct dsa_error err = {""};
 	struct dsa_ranks *ranks;
-	const bool measures =
-	    !options->dry_run && (options->command == DSA_CMD_CALIBRATE || options->command == DSA_CMD_OVERLAP);
+	const bool measures = !parsed && !options->dry_run &&
+	                      (options->command == DSA_CMD_CALIBRATE || options->command == DSA_CMD_OVERLAP);
 	enum dsa_status status = dsa_ranks_connect(&ranks, &err);
 	if (status)
 		return dsa_terminal_fail(terminal, status, &err);
 	if (!ranks)
-		return run(options, terminal);
+		return parsed ? dsa_terminal_fail(terminal, parsed, wrong) : run(options, terminal);
 	int code = 0;
 	if (measures)
 		options->ranks = ranks;
 	if (ranks->rank == 0) {
-		if (!measures)
+		if (!measures && !parsed)
 			dsa_log_line(&terminal->log, DSA_LOG_WARN,
 			             "%s runs as one process: the other %d have nothing to do",
 			             dsa_cli_commands[options->command].name, ranks->count - 1);
-		code = run(options, terminal);
+		code = parsed ? dsa_terminal_fail(terminal, parsed, wrong) : run(options, terminal);
 		dsa_ranks_stop(ranks);
 	} else if (measures) {
 		dsa_serve(options, terminal);
@@ -151,13 +153,11 @@ int main(int argc, char **argv)
 		terminal.word_count = argc;
 	}
 	int code = 0;
-	if (status) {
-		code = dsa_terminal_fail(&terminal, status, &err);
-	} else if (wants_help) {
+	if (!status && wants_help) {
 		dsa_cli_help(options.command);
 	} else {
 		dsa_terminal_catch_signals();
-		code = run_together(&options, &terminal);
+		code = run_together(&options, &terminal, status, &err);
 		dsa_terminal_close(&terminal);
 	}
 	dsa_arena_release(&arena);

@@ -197,6 +197,7 @@ def test_what_rank_0_refuses_is_said_once():
     out = os.path.join(scratch(), "run")
     words_of(together(3, *options(out, documents=os.path.join(scratch(), "none"))), 3, "none")
     words_of(together(3, *options(out, extra=["--budget-kl", 1e-9])), 2, "noise floor")
+    words_of(together(3, *options(out, extra=["--bogus"])), 2, "--bogus")
 
 
 def test_commands_that_one_process_does_run_once():
