@@ -221,15 +221,14 @@ check-long:
 	@scripts/check_long.sh
 
 .PHONY: check
-## check: formatting, layering, linter, builds with clang, static and with MPI, runs over several ranks, the report in a browser
+## check: formatting, layering, linter, builds with clang, static and with MPI, the report in a browser
 check:
 	@scripts/bootstrap.sh check
 	@scripts/check_layering.sh
 	@scripts/check_style.sh
 	@$(MAKE) --no-print-directory CC=clang all units
-	@$(MAKE) --no-print-directory STATIC=1 all
 	@$(MAKE) --no-print-directory CUDA=0 MPI=1 all
-	@DSACAL=build/release-mpi/dsacal build/venv/bin/python tests/cluster/test_ranks.py
+	@$(MAKE) --no-print-directory STATIC=1 all
 	@build/venv/bin/python tests/browser/test_report_page.py
 	@scripts/check_lint.sh
 
