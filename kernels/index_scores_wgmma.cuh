@@ -7,9 +7,8 @@
  * closed over four lanes. In a third warpgroup one thread fetches keys and queries by bulk tensor copies, and one warp
  * prepares the unit after: its rows, their documents and their weights.
  *
- * H100 80GB HBM3, 2026-11-26, 1024 to 2048 rows at 65536 keys: 700 TFLOP/s with 64 heads, 660 with 32, where a square
- * product of 8192 by the vendor's library makes 780. The tensor cores are busy 72 % of the time; products in halves of
- * 128 pairs, so that a warpgroup weighs one half during the other, were slower by 2 to 10 %. */
+ * H100 80GB HBM3, 2026-11-27, `gpu_tests speed`, 2048 rows at 65536 keys: 676 TFLOP/s with 64 heads, 656 with 32.
+ * Products in halves of 128 pairs, so that a warpgroup weighs one half during the other, were slower. */
 #ifndef DSA_KERNELS_INDEX_SCORES_WGMMA_CUH
 #define DSA_KERNELS_INDEX_SCORES_WGMMA_CUH
 

@@ -14,9 +14,8 @@
  * FLOPs per row: 2 · H · K · (2c + r). Bytes per row: (c + r) · 2 · K of keys for every 64 heads (here: 8), which
  * neighbouring rows mostly find in L2, H · (2c + r) · 2 of queries and outputs, 4 · K of the selection.
  *
- * H100 80GB HBM3, 2026-11-26, 4096 rows, K = 2048, single launches, median of 20, TFLOP/s: 128 heads, 32K keys 637
- * (random selections) and 651 (neighbouring rows' alike), 128K keys 580 and 645; 64 heads 604 and 629, 528 and 618. A
- * product of 8192³ by cuBLAS in the same minute: 694. 8 heads, c = 64, r = 16, K = 64: 0.032 ms for 4096 rows.
+ * H100 80GB HBM3, 2026-11-27, `dsacal bench` at 65536 tokens, the last 8192 rows, K = 2048: 528 TFLOP/s with 64 heads, 545
+ * with 128, where a product of 8192³ by cuBLAS makes 730 and 712 in the same runs.
  *
  * Deterministic: a row and head is summed by one block in an order that only its number of keys decides. */
 #include <assert.h>
