@@ -14,8 +14,8 @@
  * FLOPs per row: 2 · H · K · (2c + r). Bytes per row: (c + r) · 2 · K of keys for every 64 heads (here: 8), which
  * neighbouring rows mostly find in L2, H · (2c + r) · 2 of queries and outputs, 4 · K of the selection.
  *
- * H100 80GB HBM3, 2026-11-27, `dsacal bench` at 65536 tokens, the last 8192 rows, K = 2048: 528 TFLOP/s with 64 heads, 545
- * with 128, where a product of 8192³ by cuBLAS makes 730 and 712 in the same runs.
+ * H100 80GB HBM3, 2026-11-27, `dsacal bench` at 65536 tokens, the last 8192 rows, K = 2048: 528 TFLOP/s with 64 heads,
+ * 545 with 128, where a product of 8192³ by cuBLAS makes 730 and 712 in the same runs.
  *
  * Deterministic: a row and head is summed by one block in an order that only its number of keys decides. */
 #include <assert.h>

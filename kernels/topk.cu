@@ -17,8 +17,8 @@
  * Bytes: 4 · (pos + 1) read once, two or three times where equals abound or the sample misled, seven times at worst;
  * 4 · K written.
  *
- * H100 80GB HBM3, 2026-11-27, `gpu_tests speed`, K = 2048, the indexer's scores: 1024 rows of 32768 in 0.144 ms, of 65536
- * in 0.187, of 131072 in 0.332: 2.1, 1.7 and 1.7 times one read of them. */
+ * H100 80GB HBM3, 2026-11-27, `gpu_tests speed`, K = 2048, the indexer's scores: 1024 rows of 32768 in 0.144 ms, of
+ * 65536 in 0.187, of 131072 in 0.332: 2.1, 1.7 and 1.7 times one read of them. */
 #include "kernels.h"
 
 #include <cuda_runtime.h>
