@@ -33,7 +33,8 @@ static void sum_layers(struct sums *s, const struct dsa_evaluator_shape *shape, 
 	for (int step = 0; step < steps; step++) {
 		const int left = n - step, waves = (left + wave - 1) / wave;
 		s->evaluations += left;
-		s->passes += left + (left + DSA_TOGETHER - 1) / DSA_TOGETHER;
+		const int products = (left + DSA_TOGETHER - 1) / DSA_TOGETHER; /* with the reference: one for so many */
+		s->passes += left + products;
 		s->shared += (double)left * (step + 1) / n;
 		/* Flips of what is left lie evenly; the last of wave w of W at w/W of the way through the layers. */
 		s->alone += (double)shape->layers * (waves + 1) / 2 * left / (left + 1.0);

@@ -117,7 +117,9 @@ void dsa_streaming_plan(struct dsa_streaming_plan *plan, const struct dsa_model_
 	    (double)dsa_forward_stream_bytes(c, context) + (double)(context - c->topk) * c->hidden * BF16_BYTES;
 	const double layers =
 	    (double)footprint->part[DSA_FOOTPRINT_DENSE].stored + (double)footprint->part[DSA_FOOTPRINT_MOE].stored;
-	*plan = (struct dsa_streaming_plan){.documents = (int)fmin((double)(tokens / context), 1e9), .pinned = 1};
+	const int64_t documents = tokens / context;
+	*plan =
+	    (struct dsa_streaming_plan){.documents = documents < 1000000000 ? (int)documents : 1000000000, .pinned = 1};
 	for (int l = 0; l < c->layers; l++) {
 		once[l] = 1;
 		if (l && c->native[l] == 'F')

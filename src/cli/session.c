@@ -353,7 +353,7 @@ static enum dsa_status open_ranked(struct dsa_session *session, struct dsa_evalu
 	struct dsa_ranks_start start = {.device = ""};
 	memcpy(start.fingerprint, session->fingerprint, sizeof start.fingerprint);
 	dsa_session_documents_digest(session, start.documents);
-	strcpy(start.device, dsa_session_device_kind(session));
+	snprintf(start.device, sizeof start.device, "%s", dsa_session_device_kind(session));
 	return dsa_ranks_evaluator_open(&session->ranked, session->options->ranks, inner, shape, &start,
 	                                dsa_terminal_stop_flag(), &session->terminal->log, err);
 }
