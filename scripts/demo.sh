@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 run=build/demo
-# The default search, unrefined: refinement finds no better pattern within this budget and would take half as long again.
+# The default search without its refinement, which may take as long again (docs/method.md has what it gains here).
 # A finished run gives way to a new one; one that was interrupted goes on.
 if [ -e "$run/report.html" ]; then rm -rf "$run"; fi
 build/dsacal calibrate \

@@ -159,6 +159,13 @@ struct dsa_race_interval dsa_race_compare(const struct dsa_race *race, const str
 	return out;
 }
 
+static double objective_of(const struct dsa_race *race, const struct dsa_measure *measure)
+{
+	double objective, se;
+	dsa_measure_objective(measure, race->objective, &objective, &se);
+	return objective;
+}
+
 static bool saw_all(const struct dsa_race *race, const struct dsa_measure *measure)
 {
 	int seen = 0, all = 0;
@@ -175,11 +182,10 @@ static bool find_leader(struct dsa_race *race, const struct dsa_measure *measure
 	bool whole = false;
 	*lowest = HUGE_VAL;
 	for (int i = 0; i < race->count; i++) {
-		double objective, se;
 		if (!race->racing[i])
 			continue;
 		const bool all = saw_all(race, &measures[i]);
-		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
+		const double objective = objective_of(race, &measures[i]);
 		if (whole > all || (whole == all && !(objective < *lowest)))
 			continue;
 		whole = all;
@@ -209,11 +215,9 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 	double lowest;
 	const bool whole = find_leader(race, measures, &lowest);
 	for (int i = 0; i < race->count; i++) {
-		double objective, se;
 		if (!race->racing[i] || i == race->leader)
 			continue;
-		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
-		if (whole && objective < lowest - race->epsilon)
+		if (whole && objective_of(race, &measures[i]) < lowest - race->epsilon)
 			continue; /* what it was recalled for still holds */
 		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
 		/* Either says so: the one where both are hard for the same documents, the other where the leader's
@@ -228,19 +232,18 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 
 bool dsa_race_recall(struct dsa_race *race, const struct dsa_measure *measures)
 {
-	double best = HUGE_VAL, objective, se;
+	double best = HUGE_VAL;
 	bool recalled = false;
 	int winner = -1;
 	for (int i = 0; i < race->count; i++) {
-		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
-		if (saw_all(race, &measures[i]) && objective < best) {
-			best = objective;
+		if (saw_all(race, &measures[i]) && objective_of(race, &measures[i]) < best) {
+			best = objective_of(race, &measures[i]);
 			winner = i;
 		}
 	}
 	for (int i = 0; i < race->count && winner >= 0; i++) {
-		dsa_measure_objective(&measures[i], race->objective, &objective, &se);
-		if (race->racing[i] || saw_all(race, &measures[i]) || !(objective < best - race->epsilon))
+		if (race->racing[i] || saw_all(race, &measures[i]) ||
+		    !(objective_of(race, &measures[i]) < best - race->epsilon))
 			continue;
 		/* What was the same on every document may stay out: the others are harder for both. */
 		const struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[winner]);

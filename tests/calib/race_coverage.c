@@ -175,13 +175,15 @@ static void race(struct recorded *r, struct tally *tally, const char *base, cons
 	struct dsa_work work;
 	struct dsa_error err = {""};
 	bool complete;
-	double of[256], best = HUGE_VAL;
+	double best = HUGE_VAL;
 	for (const char *c = base; *c; c++)
 		once.budget.max_shared += *c == 'S';
 	r->cut.reference = base;
 	dsa_arena_init(&scratch);
 	must(dsa_work_init(&work, &r->cut, &scratch, &err), &err);
 	must(dsa_search_greedy(&trace, &r->evaluator, &once, &work, NULL, &scratch, &complete, &err), &err);
+	double *of = dsa_arena_alloc(&scratch, (size_t)r->cut.layers, sizeof *of, "figures", &err);
+	must(of ? DSA_OK : DSA_E_MEMORY, &err);
 	if (!complete || trace.count != 1)
 		must(DSA_E_INPUT, &err);
 	for (int c = 0; c < exact->candidate_count; c++) {

@@ -70,20 +70,24 @@ static int tear_down(void **state)
 	return 0;
 }
 
+/* The fixture's model and corpus; what a test is about is set on top. */
+static struct opened_options options_of(const struct fixture *f, int batch_tokens, int threads)
+{
+	return (struct opened_options){.model_dir = model_dir,
+	                               .corpus = f->corpus,
+	                               .tokens = f->tokens,
+	                               .context = CONTEXT,
+	                               .topk = f->config.topk,
+	                               .vocab = f->config.vocab,
+	                               .batch_tokens = batch_tokens,
+	                               .threads = threads};
+}
+
 static void open_all(struct opened *o, struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens,
                      const volatile sig_atomic_t *stop)
 {
-	const struct opened_options options = {
-	    .model_dir = model_dir,
-	    .corpus = f->corpus,
-	    .tokens = f->tokens,
-	    .context = CONTEXT,
-	    .topk = f->config.topk,
-	    .vocab = f->config.vocab,
-	    .batch_tokens = batch_tokens,
-	    .threads = threads,
-	    .evaluator = {.host_memory = pool, .naive = naive, .stop = stop},
-	};
+	struct opened_options options = options_of(f, batch_tokens, threads);
+	options.evaluator = (struct dsa_model_evaluator_options){.host_memory = pool, .naive = naive, .stop = stop};
 	opened_open(o, &options);
 }
 
@@ -136,17 +140,8 @@ static struct seen *run_waves(struct fixture *f, size_t pool, int wave, int thre
 {
 	struct opened o = {0};
 	struct seen *seen = calloc(STEPS, sizeof *seen);
-	const struct opened_options options = {
-	    .model_dir = model_dir,
-	    .corpus = f->corpus,
-	    .tokens = f->tokens,
-	    .context = CONTEXT,
-	    .topk = f->config.topk,
-	    .vocab = f->config.vocab,
-	    .batch_tokens = batch_tokens,
-	    .threads = threads,
-	    .evaluator = {.host_memory = pool, .wave = wave, .naive = naive},
-	};
+	struct opened_options options = options_of(f, batch_tokens, threads);
+	options.evaluator = (struct dsa_model_evaluator_options){.host_memory = pool, .wave = wave, .naive = naive};
 	assert_int_equal(f->config.layers, 4);
 	opened_open(&o, &options);
 	for (int s = 0; s < STEPS; s++)
@@ -264,17 +259,8 @@ static void any_patterns_may_be_asked_together(void **state)
 	for (int i = 0; i < 3; i++) {
 		struct fixture *f = *state;
 		struct opened o = {0};
-		const struct opened_options options = {
-		    .model_dir = model_dir,
-		    .corpus = f->corpus,
-		    .tokens = f->tokens,
-		    .context = CONTEXT,
-		    .topk = f->config.topk,
-		    .vocab = f->config.vocab,
-		    .batch_tokens = 70,
-		    .threads = 1,
-		    .evaluator = {.host_memory = LARGE_POOL, .wave = waves[i]},
-		};
+		struct opened_options options = options_of(f, 70, 1);
+		options.evaluator = (struct dsa_model_evaluator_options){.host_memory = LARGE_POOL, .wave = waves[i]};
 		seen[i] = calloc(1, sizeof **seen);
 		opened_open(&o, &options);
 		ask(&o, seen[i], "FFSF", patterns, PATTERNS, 0);
@@ -350,18 +336,10 @@ static void overlap_is_the_same_in_windows(void **state)
 	const size_t limits[] = {0, 1, 5 * row};
 	for (int i = 0; i < 3; i++) {
 		struct opened o = {0};
-		const struct opened_options options = {
-		    .model_dir = model_dir,
-		    .corpus = f->corpus,
-		    .tokens = f->tokens,
-		    .context = CONTEXT,
-		    .topk = f->config.topk,
-		    .vocab = f->config.vocab,
-		    .batch_tokens = 70,
-		    .threads = 1,
-		    .precision = DSA_INDEX_BF16,
-		    .evaluator = {.host_memory = LARGE_POOL, .overlap_memory = limits[i]},
-		};
+		struct opened_options options = options_of(f, 70, 1);
+		options.precision = DSA_INDEX_BF16;
+		options.evaluator =
+		    (struct dsa_model_evaluator_options){.host_memory = LARGE_POOL, .overlap_memory = limits[i]};
 		struct dsa_error err = {""};
 		const struct dsa_sink sink = {.overlap = take_overlap, .context = &seen[i]};
 		opened_open(&o, &options);
@@ -391,18 +369,9 @@ static struct seen *ask_winners(struct fixture *f, size_t pool, bool naive)
 	enum { CHAIN = sizeof chain / sizeof *chain - 1 };
 	struct opened o = {0};
 	struct seen *seen = calloc(CHAIN, sizeof *seen);
-	const struct opened_options options = {
-	    .model_dir = model_dir,
-	    .corpus = f->corpus,
-	    .tokens = f->tokens,
-	    .context = CONTEXT,
-	    .topk = f->config.topk,
-	    .vocab = f->config.vocab,
-	    .batch_tokens = 70,
-	    .threads = 1,
-	    .holdout = 0.4,
-	    .evaluator = {.host_memory = pool, .naive = naive},
-	};
+	struct opened_options options = options_of(f, 70, 1);
+	options.holdout = 0.4;
+	options.evaluator = (struct dsa_model_evaluator_options){.host_memory = pool, .naive = naive};
 	opened_open(&o, &options);
 	for (int s = 0; s < CHAIN; s++)
 		for (int b = 0; b < o.evaluator->shape->batches; b++) {
@@ -476,17 +445,9 @@ static struct seen *run_interrupted(struct fixture *f, size_t pool, int wave, in
 {
 	struct opened o = {0};
 	struct seen *seen = calloc(STEPS, sizeof *seen);
-	const struct opened_options options = {
-	    .model_dir = model_dir,
-	    .corpus = f->corpus,
-	    .tokens = f->tokens,
-	    .context = CONTEXT,
-	    .topk = f->config.topk,
-	    .vocab = f->config.vocab,
-	    .batch_tokens = 4096,
-	    .threads = 1,
-	    .evaluator = {.host_memory = pool, .wave = wave, .stop = &watch.stop},
-	};
+	struct opened_options options = options_of(f, 4096, 1);
+	options.evaluator =
+	    (struct dsa_model_evaluator_options){.host_memory = pool, .wave = wave, .stop = &watch.stop};
 	opened_open(&o, &options);
 	assert_int_equal(o.evaluator->shape->batches, 1);
 	struct dsa_ops ops = *o.backend->ops;

@@ -8,27 +8,14 @@
 #include "dsa/bench.h"
 #include "golden.h"
 
-static struct dsa_arena arena;
+/* Behind the others: their functions call a parameter as it calls its arena. */
+#include "arena_fixture.h"
 
 static struct dsa_model_config shape(const char *name)
 {
 	struct dsa_model_config config;
 	MUST(dsa_bench_shape(&config, name, &arena, &golden_error));
 	return config;
-}
-
-static int set_up(void **state)
-{
-	(void)state;
-	dsa_arena_init(&arena);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	dsa_arena_release(&arena);
-	return 0;
 }
 
 static void floors_are_those_of_the_work_table(void **state)

@@ -12,21 +12,8 @@
 #include "report/fixture.h"
 #include "report/markup.h"
 
-static struct dsa_arena arena;
-
-static int set_up(void **state)
-{
-	(void)state;
-	dsa_arena_init(&arena);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	dsa_arena_release(&arena);
-	return 0;
-}
+/* Behind the others: their functions call a parameter as it calls its arena. */
+#include "arena_fixture.h"
 
 static void a_fixed_run_gives_the_golden_page(void **state)
 {

@@ -8,21 +8,8 @@
 #include "dsa/results_json.h"
 #include "report/fixture.h"
 
-static struct dsa_arena arena;
-
-static int set_up(void **state)
-{
-	(void)state;
-	dsa_arena_init(&arena);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	dsa_arena_release(&arena);
-	return 0;
-}
+/* Behind the others: their functions call a parameter as it calls its arena. */
+#include "arena_fixture.h"
 
 static void assert_rewrites_itself(const struct dsa_results *results)
 {
