@@ -9,6 +9,8 @@
  * kernel_convert_fp8: to = number · scale, an exact product but for the rounding to float32, then rounded to nearest
  * even. A thread has one column and at most every BLOCKS-th row; 1 byte read and 2 or 4 written per element.
  *
+ * kernel_scale: t · factor in place, one element a thread and step.
+ *
  * kernel_split: w (N, M) F32 as three BF16 pieces, each the rounding of what the pieces before left: 8 + 8 + 8 bits of
  * significand. The differences are exact. 4 bytes read and 6 written per element. */
 #include "kernels.h"
@@ -128,6 +130,22 @@ extern "C" cudaError_t kernel_convert_fp8(cudaStream_t stream, struct dsa_tensor
 	else
 		convert_fp8<<<grid, THREADS, 0, stream>>>((__nv_bfloat16 *)to.data, (const __nv_fp8_e4m3 *)from, scales,
 		                                          to.rows, to.cols, block_rows, block_cols, first, fault);
+	return cudaGetLastError();
+}
+
+static __global__ void __launch_bounds__(THREADS) scale(float *t, int64_t count, float factor)
+{
+	for (int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x; i < count; i += gridDim.x * (int64_t)THREADS)
+		t[i] *= factor;
+}
+
+extern "C" cudaError_t kernel_scale(cudaStream_t stream, struct dsa_tensor t, float factor)
+{
+	assert(t.dtype == DSA_F32 && t.stride == t.cols);
+	int64_t count = t.rows * t.cols;
+	if (count == 0)
+		return cudaSuccess;
+	scale<<<blocks_for(count), THREADS, 0, stream>>>((float *)t.data, count, factor);
 	return cudaGetLastError();
 }
 

@@ -64,6 +64,8 @@ cudaError_t kernel_convert_fp8(cudaStream_t stream, struct dsa_tensor to, const 
  * nearest even. fault->not_finite: the first element that is not finite. */
 cudaError_t kernel_convert(cudaStream_t stream, struct dsa_tensor to, const void *from, enum dsa_dtype stored,
                            struct kernel_fault *fault);
+/* t (F32, contiguous) *= factor. */
+cudaError_t kernel_scale(cudaStream_t stream, struct dsa_tensor t, float factor);
 /* pieces (3, N · M) BF16 with w = Σ pieces to 2^-24 of each element: w (N, M) F32. A product of BF16 rows with the
  * three pieces is a product with w. */
 cudaError_t kernel_split(cudaStream_t stream, void *pieces, struct dsa_tensor w);

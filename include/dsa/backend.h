@@ -140,6 +140,23 @@ struct dsa_ops {
 	enum dsa_status (*load_fp8)(struct dsa_backend *be, struct dsa_tensor to, const void *host,
 	                            const struct dsa_block_scales *scales, struct dsa_error *err);
 
+	/* Weights that stay as they are stored, and become what products use anew for each visit. */
+	/* Host memory that fetch reads at the bus's own rate, page-aligned; NULL where there is none. */
+	void *(*pinned_alloc)(struct dsa_backend *be, size_t bytes);
+	void (*pinned_free)(struct dsa_backend *be, void *memory);
+	/* Begins to copy pinned memory to the device: behind what is queued now, beside what is queued from now on.
+	 * Both ends are left alone until fetched(). One at a time. */
+	enum dsa_status (*fetch)(struct dsa_backend *be, void *device, const void *pinned, size_t bytes,
+	                         struct dsa_error *err);
+	/* Waits for it. *seconds: what the copy itself took. */
+	enum dsa_status (*fetched)(struct dsa_backend *be, double *seconds, struct dsa_error *err);
+	/* As load_weight (scales NULL) and load_fp8, to the bit, of what is on the device as it is stored, aligned to
+	 * its elements, scales too. Queued; finds nothing that is not finite: it has been loaded once before. */
+	enum dsa_status (*convert)(struct dsa_backend *be, struct dsa_tensor to, const void *from,
+	                           enum dsa_dtype stored, const struct dsa_block_scales *scales, struct dsa_error *err);
+	/* t · factor; t F32, contiguous. */
+	enum dsa_status (*scale)(struct dsa_backend *be, struct dsa_tensor t, float factor, struct dsa_error *err);
+
 	/* out (R, D) F32 = table[ids]; with seed ≠ 0 every element is moved by one bf16 ulp of its own magnitude, sign
 	 * = hash(seed, position, token id, column): the noise floor's disturbance. ids (R) I32 on the device. The ulp
 	 * is 2^(e - 7), e the exponent of the element rounded to bf16 (≥ -126). With m(x) the finaliser

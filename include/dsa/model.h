@@ -1,7 +1,7 @@
 /* model.h: a checkpoint ready to run on a backend: configuration, weights and their residency, identity.
  *
- * The model owns its weights on the device. Layers are acquired before use and released after it, so that a residency
- * other than "everything on the device" can stream them; today all weights are resident and acquire is free. */
+ * The model owns its weights wherever they lie (residency.h). A layer is acquired before use and released after it; one
+ * that is not on the device in the form of products is brought there, and the next one is set on its way. */
 #ifndef DSA_MODEL_H
 #define DSA_MODEL_H
 
@@ -10,6 +10,7 @@
 #include "dsa/backend.h"
 #include "dsa/log.h"
 #include "dsa/model_config.h"
+#include "dsa/residency.h"
 #include "dsa/status.h"
 
 /* Device tensors of one layer; data NULL where the layer has none (no indexer on native S layers, no bias, …). */
@@ -40,16 +41,22 @@ struct dsa_model {
 	struct dsa_model_private *private;
 };
 
-/* Loads model_dir. context: longest document, sizes the rotary tables. Weights that are not finite, of another shape or
- * missing are DSA_E_INPUT / DSA_E_NUMERIC by name. */
+/* What each layer takes, for dsa_residency_plan(): from the headers alone, whose shapes and dtypes are checked. */
+DSA_CHECKED enum dsa_status dsa_model_sizes(struct dsa_sizes *sizes, const struct dsa_model_config *config,
+                                            const char *model_dir, enum dsa_dtype weight, struct dsa_error *err);
+/* Loads model_dir. residency: where its layers lie, by a plan of its sizes; NULL: all on the device. context: longest
+ * document, sizes the rotary tables. Weights that are not finite, of another shape or missing are DSA_E_INPUT /
+ * DSA_E_NUMERIC by name; of layers in host memory or on disk when they are first acquired. */
 DSA_CHECKED enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backend, const char *model_dir,
-                                           int context, const struct dsa_log *log, struct dsa_error *err);
+                                           int context, const struct dsa_residency *residency,
+                                           const struct dsa_log *log, struct dsa_error *err);
 /* A model of random weights: of products uniform with variance 1 / columns, norms near 1, small biases; every layer has
  * an indexer. What config points to must outlive the model. No fingerprint. */
 DSA_CHECKED enum dsa_status dsa_model_random(struct dsa_model **out, struct dsa_backend *backend,
                                              const struct dsa_model_config *config, int context, uint64_t seed,
                                              struct dsa_error *err);
 void dsa_model_close(struct dsa_model *model);
+/* *out: valid until another layer is acquired. */
 DSA_CHECKED enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                               struct dsa_error *err);
 void dsa_model_release(struct dsa_model *model, int layer);

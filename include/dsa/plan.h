@@ -88,14 +88,14 @@ struct dsa_plan_device {
 	size_t overlap;   /* selections of every layer, while overlap is measured */
 	size_t total;
 };
-/* For passes of at most `tokens` tokens with at most `scored` scored ones, documents of at most `context`, `wave`
- * candidates at a time. Pure. */
+/* weights: what the residency of the model takes (residency.h). For passes of at most `tokens` tokens with at most
+ * `scored` scored ones, documents of at most `context`, `wave` candidates at a time. Pure. */
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     int context, int64_t tokens, int64_t scored, int wave);
+                     uint64_t weights, int context, int64_t tokens, int64_t scored, int wave);
 /* The most tokens of a pass, all scored, of one candidate at a time, with which the total stays within `limit`; at most
  * `tokens`; 0: none. */
-int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
-                             int64_t tokens, size_t limit);
+int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, uint64_t weights,
+                             int context, int64_t tokens, size_t limit);
 /* Candidates that advance together through the layers, each in a stream of `stream` bytes: one, and as many more as fit
  * into a quarter of `room`, at most DSA_TOGETHER. room: what a run with one leaves free of the device's memory; where
  * that is the host's, no more of it than may be kept. */

@@ -31,6 +31,7 @@ struct dsa_cpu {
 	size_t scratch_bytes;
 	int max_context;        /* as reserved */
 	struct cpu_fault fault; /* the first since the last wait */
+	double fetch_seconds;   /* of the last fetch */
 };
 
 static inline struct dsa_cpu *cpu_of(struct dsa_backend *be)
@@ -100,6 +101,14 @@ enum dsa_status cpu_load_weight(struct dsa_backend *be, struct dsa_tensor to, co
                                 struct dsa_error *err);
 enum dsa_status cpu_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
                              const struct dsa_block_scales *scales, struct dsa_error *err);
+void *cpu_pinned_alloc(struct dsa_backend *be, size_t bytes);
+void cpu_pinned_free(struct dsa_backend *be, void *memory);
+enum dsa_status cpu_fetch(struct dsa_backend *be, void *device, const void *pinned, size_t bytes,
+                          struct dsa_error *err);
+enum dsa_status cpu_fetched(struct dsa_backend *be, double *seconds, struct dsa_error *err);
+enum dsa_status cpu_convert(struct dsa_backend *be, struct dsa_tensor to, const void *from, enum dsa_dtype stored,
+                            const struct dsa_block_scales *scales, struct dsa_error *err);
+enum dsa_status cpu_scale(struct dsa_backend *be, struct dsa_tensor t, float factor, struct dsa_error *err);
 enum dsa_status cpu_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                           const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,

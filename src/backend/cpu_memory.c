@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "dsa/arena.h"
@@ -130,6 +131,53 @@ enum dsa_status cpu_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const
 		}
 	}
 	return status;
+}
+
+void *cpu_pinned_alloc(struct dsa_backend *be, size_t bytes)
+{
+	const size_t page = 4096;
+	(void)be;
+	return aligned_alloc(page, (bytes / page + 1) * page);
+}
+
+void cpu_pinned_free(struct dsa_backend *be, void *memory)
+{
+	(void)be;
+	free(memory);
+}
+
+enum dsa_status cpu_fetch(struct dsa_backend *be, void *device, const void *pinned, size_t bytes, struct dsa_error *err)
+{
+	struct timespec begin, end;
+	(void)err;
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	enum dsa_status status = copy(device, pinned, bytes);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	cpu_of(be)->fetch_seconds = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+	return status;
+}
+
+enum dsa_status cpu_fetched(struct dsa_backend *be, double *seconds, struct dsa_error *err)
+{
+	(void)err;
+	*seconds = cpu_of(be)->fetch_seconds;
+	return DSA_OK;
+}
+
+enum dsa_status cpu_convert(struct dsa_backend *be, struct dsa_tensor to, const void *from, enum dsa_dtype stored,
+                            const struct dsa_block_scales *scales, struct dsa_error *err)
+{
+	return scales ? cpu_load_fp8(be, to, from, scales, err) : cpu_load_weight(be, to, from, stored, err);
+}
+
+enum dsa_status cpu_scale(struct dsa_backend *be, struct dsa_tensor t, float factor, struct dsa_error *err)
+{
+	(void)be, (void)err;
+	assert(t.dtype == DSA_F32 && t.stride == t.cols);
+	for (int64_t i = 0; i < t.rows; i++)
+		for (int j = 0; j < t.cols; j++)
+			cpu_row(t, i)[j] *= factor;
+	return DSA_OK;
 }
 
 enum dsa_status cpu_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,

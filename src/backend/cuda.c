@@ -126,8 +126,12 @@ static void cuda_close(struct dsa_backend *be)
 		if (cuda->join[s])
 			(void)cudaEventDestroy(cuda->join[s]);
 	}
-	if (cuda->fork)
-		(void)cudaEventDestroy(cuda->fork);
+	const cudaEvent_t events[] = {cuda->fork, cuda->queued, cuda->fetch_begins, cuda->fetch_ends};
+	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+		if (events[i])
+			(void)cudaEventDestroy(events[i]);
+	if (cuda->bus)
+		(void)cudaStreamDestroy(cuda->bus);
 	if (cuda->stream)
 		(void)cudaStreamDestroy(cuda->stream);
 	free(cuda);
@@ -144,6 +148,12 @@ static const struct dsa_ops cuda_ops = {
     .wait = cuda_wait,
     .load_weight = cuda_load_weight,
     .load_fp8 = cuda_load_fp8,
+    .pinned_alloc = cuda_pinned_alloc,
+    .pinned_free = cuda_pinned_free,
+    .fetch = cuda_fetch,
+    .fetched = cuda_fetched,
+    .convert = cuda_convert,
+    .scale = cuda_scale,
     .embed = cuda_embed,
     .rmsnorm = cuda_rmsnorm,
     .layernorm = cuda_layernorm,
@@ -207,6 +217,14 @@ static enum dsa_status open_streams(struct dsa_cuda *cuda, struct dsa_error *err
 	}
 	if (!code)
 		code = cudaEventCreateWithFlags(&cuda->fork, cudaEventDisableTiming);
+	if (!code)
+		code = cudaEventCreateWithFlags(&cuda->queued, cudaEventDisableTiming);
+	if (!code)
+		code = cudaEventCreate(&cuda->fetch_begins);
+	if (!code)
+		code = cudaEventCreate(&cuda->fetch_ends);
+	if (!code)
+		code = cudaStreamCreateWithFlags(&cuda->bus, cudaStreamNonBlocking);
 	return cuda_check(code, "making streams", err);
 }
 

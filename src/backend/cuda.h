@@ -61,6 +61,8 @@ struct dsa_cuda {
 	cudaStream_t stream;
 	cudaStream_t side[CUDA_STREAMS];
 	cudaEvent_t fork, join[CUDA_STREAMS];
+	cudaStream_t bus; /* of fetch */
+	cudaEvent_t queued, fetch_begins, fetch_ends;
 	struct cuda_library library;
 	cublasLtHandle_t lt;
 	struct cuda_products *products;
@@ -148,6 +150,14 @@ enum dsa_status cuda_load_weight(struct dsa_backend *be, struct dsa_tensor to, c
                                  struct dsa_error *err);
 enum dsa_status cuda_load_fp8(struct dsa_backend *be, struct dsa_tensor to, const void *host,
                               const struct dsa_block_scales *scales, struct dsa_error *err);
+void *cuda_pinned_alloc(struct dsa_backend *be, size_t bytes);
+void cuda_pinned_free(struct dsa_backend *be, void *memory);
+enum dsa_status cuda_fetch(struct dsa_backend *be, void *device, const void *pinned, size_t bytes,
+                           struct dsa_error *err);
+enum dsa_status cuda_fetched(struct dsa_backend *be, double *seconds, struct dsa_error *err);
+enum dsa_status cuda_convert(struct dsa_backend *be, struct dsa_tensor to, const void *from, enum dsa_dtype stored,
+                             const struct dsa_block_scales *scales, struct dsa_error *err);
+enum dsa_status cuda_scale(struct dsa_backend *be, struct dsa_tensor t, float factor, struct dsa_error *err);
 enum dsa_status cuda_embed(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor table, const int32_t *ids,
                            const struct dsa_rows *rows, uint64_t seed, struct dsa_error *err);
 enum dsa_status cuda_copy_heads(struct dsa_backend *be, struct dsa_tensor out, int out_step, int out_offset,

@@ -217,13 +217,13 @@ int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit
 }
 
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     int context, int64_t tokens, int64_t scored, int wave)
+                     uint64_t weights, int context, int64_t tokens, int64_t scored, int wave)
 {
 	struct dsa_backend_limits limits = dsa_forward_limits(config, context, tokens, tokens);
 	size_t each = (size_t)scored * (size_t)config->hidden * dsa_dtype_bytes(be->act);
 	size_t layers = (size_t)config->layers;
 	*plan = (struct dsa_plan_device){
-	    .weights = (size_t)dsa_model_weight_bytes(config, be->weight),
+	    .weights = (size_t)weights,
 	    .rotary = (size_t)context * (size_t)config->rope * sizeof(float),
 	    .workspace = dsa_forward_bytes(config, be, tokens, tokens, 0),
 	    .streams = dsa_forward_stream_bytes(config, tokens) * (size_t)wave,
@@ -239,14 +239,15 @@ void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config
 	              plan->overlap;
 }
 
-int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, int context,
-                             int64_t tokens, size_t limit)
+int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, uint64_t weights,
+                             int context, int64_t tokens, size_t limit)
 {
 	int64_t fits = 0, fails = tokens + 1;
 	while (fails - fits > 1) {
 		struct dsa_plan_device plan;
 		int64_t middle = fits + (fails - fits) / 2;
-		dsa_plan_device(&plan, config, be, middle < context ? (int)middle : context, middle, middle, 1);
+		dsa_plan_device(&plan, config, be, weights, middle < context ? (int)middle : context, middle, middle,
+		                1);
 		if (plan.total <= limit)
 			fits = middle;
 		else

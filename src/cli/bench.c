@@ -94,7 +94,7 @@ static enum dsa_status measure(struct benching *b, struct dsa_terminal *terminal
 	if (options->shape)
 		status = dsa_model_random(&b->model, b->backend, &b->config, b->context, 1, err);
 	else
-		status = dsa_model_open(&b->model, b->backend, options->model, b->context, &terminal->log, err);
+		status = dsa_model_open(&b->model, b->backend, options->model, b->context, NULL, &terminal->log, err);
 	if (status)
 		return status;
 	b->model->config.index_precision = b->config.index_precision;

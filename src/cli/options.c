@@ -89,6 +89,10 @@ const struct dsa_option_row dsa_option_table[] = {
     {"gpu-memory", SIZE, AT(gpu_memory), "SIZE",
      "most memory of the GPU to take (default: all that is free; inspect: 78GiB)",
      MEASURING | ON(DSA_CMD_BENCH) | ON(DSA_CMD_INSPECT), false},
+    {"residency", CHOICE, AT(residency), "device|stored|host|disk",
+     "the fastest place that layers may lie in: on the device for products (default) or as stored, in host memory, on "
+     "disk; what does not fit goes on to the next; changes no figure",
+     MEASURING, false},
     {"from", TEXT, AT(from), "RUN", "judge what this run's journal holds: no model, no documents, no GPU",
      ON(DSA_CMD_VERIFY), false},
     {"quick", COUNT, AT(quick), "N",
@@ -278,6 +282,7 @@ static void set_defaults(struct dsa_cli_options *options, enum dsa_command comma
 	    (struct dsa_cli_options){.command = command,
 	                             .device = "auto",
 	                             /* verify's NULL, -1, NAN: as recorded */
+	                             .residency = "device",
 	                             .indexer_precision = command == DSA_CMD_VERIFY ? NULL : "f32",
 	                             .seed = command == DSA_CMD_VERIFY ? -1 : 1,
 	                             .holdout = command == DSA_CMD_VERIFY ? (double)NAN : 0.2,

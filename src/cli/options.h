@@ -47,6 +47,7 @@ struct dsa_cli_options {
 	/* Measuring. */
 	const char *model, *out, *device;
 	const char *indexer_precision; /* verify: NULL, as recorded */
+	const char *residency;         /* dsa_place_name() */
 	struct dsa_cli_list corpus, baseline, bench;
 	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived; verify's seed -1: as recorded */
 	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */

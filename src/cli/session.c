@@ -102,82 +102,6 @@ static enum dsa_status take_run_directory(struct dsa_session *session, struct ds
 	return status ? status : dsa_terminal_log_to(session->terminal, log, err);
 }
 
-size_t dsa_session_pool_limit(const struct dsa_session *session)
-{
-	const struct dsa_ranks *ranks = session->options->ranks;
-	const size_t sharers = ranks ? (size_t)ranks->locals : 1;
-	return session->options->host_memory ? (size_t)session->options->host_memory
-	                                     : dsa_memory_available() / 2 / sharers;
-}
-
-static int longest_document(const struct dsa_spool *spool)
-{
-	int longest = 1;
-	for (int d = 0; d < dsa_spool_documents(spool); d++) {
-		int tokens = dsa_spool_document(spool, d)->tokens;
-		longest = tokens > longest ? tokens : longest;
-	}
-	return longest;
-}
-
-/* On the CPU streams share the memory that --host-memory bounds. */
-static int plan_wave(const struct dsa_session *session, size_t stream, size_t left)
-{
-	const size_t limit = dsa_session_pool_limit(session);
-	const bool on_host = strncmp(session->backend->name, "cuda", 4) != 0;
-	if (!strcmp(session->options->search, "naive"))
-		return 1;
-	return dsa_plan_wave(stream, on_host && limit < left ? limit : left);
-}
-
-/* Says before anything is loaded what does not fit, and which flag to lower to what. */
-static enum dsa_status check_device_memory(struct dsa_session *session, struct dsa_error *err)
-{
-	const struct dsa_model_config *config = &session->config;
-	struct dsa_backend *be = session->backend;
-	const double gib = 1073741824.0;
-	struct dsa_plan_device plan;
-	size_t free_bytes, total;
-	int longest = longest_document(session->spool);
-	int64_t tokens = 1, scored = 1;
-	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
-	for (int b = 0; b < shape->batches; b++) {
-		tokens = shape->batch[b].tokens > tokens ? shape->batch[b].tokens : tokens;
-		scored = shape->batch[b].scored > scored ? shape->batch[b].scored : scored;
-	}
-	enum dsa_status status = be->ops->memory(be, &free_bytes, &total, err);
-	if (status)
-		return status;
-	dsa_plan_device(&plan, config, be, longest, tokens, scored, 1);
-	session->wave = plan_wave(session, plan.streams, plan.total < free_bytes ? free_bytes - plan.total : 0);
-	dsa_plan_device(&plan, config, be, longest, tokens, scored, session->wave);
-	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
-	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
-	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",
-	             (double)plan.weights / gib, (double)plan.workspace / gib, (long long)tokens,
-	             (double)plan.streams / gib, session->wave, (double)plan.scratch / gib, (double)plan.hidden / gib,
-	             (double)plan.overlap / gib, (double)free_bytes / gib);
-	if (plan.total <= free_bytes)
-		return DSA_OK;
-	if (plan.weights > free_bytes)
-		return dsa_fail(err, DSA_E_MEMORY,
-		                "%s: the weights take %.1f GiB on this device and %.1f GiB of memory are free; use a "
-		                "machine with more memory",
-		                session->options->model, (double)plan.weights / gib, (double)free_bytes / gib);
-	int64_t fits = dsa_plan_most_tokens(config, be, longest, tokens, free_bytes);
-	if (!fits)
-		return dsa_fail(err, DSA_E_MEMORY,
-		                "%s: %.1f GiB are needed on this device and %.1f GiB are free, too little for a pass "
-		                "of any length; use a machine with more memory",
-		                session->options->model, (double)plan.total / gib, (double)free_bytes / gib);
-	return dsa_fail(err, DSA_E_MEMORY,
-	                "%s: %.1f GiB are needed on this device for a pass of %lld tokens and %.1f GiB are free, %.1f "
-	                "GiB short; use %s %lld",
-	                session->options->model, (double)plan.total / gib, (long long)tokens, (double)free_bytes / gib,
-	                (double)(plan.total - free_bytes) / gib, fits < longest ? "--context" : "--batch-tokens",
-	                (long long)fits);
-}
-
 /* The batches that this rank answers for; NULL where there are no others. */
 static enum dsa_status find_own(struct dsa_session *session, const bool **mine, struct dsa_error *err)
 {
@@ -202,17 +126,16 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	const bool *mine;
 	if (session->runs_model)
 		return DSA_OK;
-	enum dsa_status status = check_device_memory(session, err);
+	enum dsa_status status = dsa_session_plan_memory(session, err);
 	if (!status)
 		status = find_own(session, &mine, err);
 	if (status)
 		return status;
 	status = dsa_model_open(&session->model, session->backend, session->options->model,
-	                        longest_document(session->spool), &session->terminal->log, err);
+	                        dsa_session_longest(session), &session->residency, &session->terminal->log, err);
 	if (status)
 		return status;
 	session->model->config.index_precision = session->config.index_precision;
-	session->host_memory = dsa_session_pool_limit(session);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),

@@ -10,6 +10,7 @@
 #include "dsa/hash.h"
 #include "dsa/journal.h"
 #include "dsa/model.h"
+#include "dsa/plan.h"
 #include "dsa/results.h"
 #include "dsa/spool.h"
 #include "options.h"
@@ -29,8 +30,11 @@ struct dsa_session {
 	struct dsa_evaluator *evaluator;  /* what to ask: the journal's in front of the others */
 	char *run;                        /* run directory, NULL for commands without one */
 	char *temporary;                  /* of commands without one: where the spool lies until close */
-	size_t host_memory;
-	int wave; /* candidates that advance together; known once the model is to be loaded */
+	/* Known once the model is to be loaded. */
+	size_t host_memory; /* bytes that keys, references and states may take */
+	int wave;           /* candidates that advance together */
+	struct dsa_residency residency;
+	struct dsa_plan_device device;
 	char fingerprint[DSA_HASH_HEX];
 	char tokenizer[DSA_HASH_HEX]; /* SHA-256 of tokenizer.json; empty: there is none */
 	bool resumed;
@@ -54,6 +58,9 @@ void dsa_session_documents_digest(const struct dsa_session *session, char out[DS
 /* Bytes that kept states may take: --host-memory, or half of what is free now, a share of it where ranks share the
  * machine. */
 size_t dsa_session_pool_limit(const struct dsa_session *session);
+int dsa_session_longest(const struct dsa_session *session); /* tokens of the longest document */
+/* session_memory.c: residency, wave, device, host_memory. DSA_E_MEMORY says what does not fit and what to lower. */
+DSA_CHECKED enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err);
 /* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused (damaged
  * weights, a budget under the noise floor) would be refused again by --resume, and its journal would refuse the cure;
  * so it leaves only the log, and --out serves again. What earlier processes measured is never touched. */

@@ -6,10 +6,11 @@
 
 #include "config_reader.h"
 #include "model_private.h"
+#include "residency_private.h"
 
-static const char *layer_prefix(char text[64], int layer)
+const char *model_layer_prefix(char text[LAYER_PREFIX_CHARS], int layer)
 {
-	snprintf(text, 64, "model.layers.%d.", layer);
+	snprintf(text, LAYER_PREFIX_CHARS, "model.layers.%d.", layer);
 	return text;
 }
 
@@ -32,14 +33,14 @@ static enum dsa_status check_tensors(struct dsa_model *model, const struct dsa_c
 {
 	const struct dsa_model_config *config = &model->config;
 	struct weight_slot slots[WEIGHT_SLOTS];
-	char prefix[64];
+	char prefix[LAYER_PREFIX_CHARS];
 	int count = weight_model_slots(slots, model, config, model->backend->weight);
 	enum dsa_status status = weight_slots_check(slots, count, cp, "", err);
 	model->weight_bytes = weight_slots_bytes(slots, count);
 	for (int l = 0; l < config->layers && !status; l++) {
 		count = weight_layer_slots(slots, &model->private->layers[l], config, l,
 		                           model_has_indexer(config, cp, l), model->backend->weight);
-		status = weight_slots_check(slots, count, cp, layer_prefix(prefix, l), err);
+		status = weight_slots_check(slots, count, cp, model_layer_prefix(prefix, l), err);
 		model->weight_bytes += weight_slots_bytes(slots, count);
 	}
 	return status;
@@ -54,17 +55,19 @@ static enum dsa_status load_block(struct dsa_model *model, const struct weight_s
 	return status ? status : weight_slots_load(slots, count, cp, prefix, be, *memory, err);
 }
 
-static enum dsa_status load_tensors(struct dsa_model *model, const struct dsa_checkpoint *cp, struct dsa_error *err)
+/* What no layer owns, and the layers that have a place of their own. */
+static enum dsa_status load_tensors(struct dsa_model *model, const struct dsa_checkpoint *cp, bool layers,
+                                    struct dsa_error *err)
 {
 	const struct dsa_model_config *config = &model->config;
 	struct weight_slot slots[WEIGHT_SLOTS];
-	char prefix[64];
+	char prefix[LAYER_PREFIX_CHARS];
 	int count = weight_model_slots(slots, model, config, model->backend->weight);
 	enum dsa_status status = load_block(model, slots, count, config->layers, cp, "", err);
-	for (int l = 0; l < config->layers && !status; l++) {
+	for (int l = 0; l < config->layers && layers && !status; l++) {
 		count = weight_layer_slots(slots, &model->private->layers[l], config, l,
 		                           model_has_indexer(config, cp, l), model->backend->weight);
-		status = load_block(model, slots, count, l, cp, layer_prefix(prefix, l), err);
+		status = load_block(model, slots, count, l, cp, model_layer_prefix(prefix, l), err);
 	}
 	if (config->tied)
 		model->head = model->embed;
@@ -91,9 +94,51 @@ enum dsa_status model_rope_tables(struct dsa_model *model, struct dsa_error *err
 	return status;
 }
 
-enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backend, const char *model_dir, int context,
-                               const struct dsa_log *log, struct dsa_error *err)
+enum dsa_status model_sizes(struct dsa_sizes *sizes, const struct dsa_model_config *config,
+                            const struct dsa_checkpoint *cp, enum dsa_dtype weight, struct dsa_error *err)
 {
+	struct weight_slot slots[WEIGHT_SLOTS];
+	struct dsa_model model = {0};
+	struct dsa_layer layer = {0};
+	struct dsa_arena scratch;
+	char prefix[LAYER_PREFIX_CHARS];
+	int count = weight_model_slots(slots, &model, config, weight);
+	enum dsa_status status = weight_slots_check(slots, count, cp, "", err);
+	sizes->layers = config->layers;
+	sizes->outside = weight_slots_bytes(slots, count);
+	for (int l = 0; l < config->layers && !status; l++) {
+		struct weight_piece *pieces;
+		struct image image;
+		int piece_count;
+		dsa_arena_init(&scratch);
+		count = weight_layer_slots(slots, &layer, config, l, model_has_indexer(config, cp, l), weight);
+		weight_slots_place(slots, count, NULL);
+		status = weight_slots_pieces(slots, count, cp, model_layer_prefix(prefix, l), &scratch, &pieces,
+		                             &piece_count, err);
+		if (!status)
+			status = image_lay_out(&image, cp, pieces, piece_count, &scratch, err);
+		if (!status)
+			sizes->layer[l] = (struct dsa_layer_size){weight_slots_bytes(slots, count), image.bytes};
+		dsa_arena_release(&scratch);
+	}
+	return status;
+}
+
+enum dsa_status dsa_model_sizes(struct dsa_sizes *sizes, const struct dsa_model_config *config, const char *model_dir,
+                                enum dsa_dtype weight, struct dsa_error *err)
+{
+	struct dsa_checkpoint *cp = NULL;
+	enum dsa_status status = dsa_checkpoint_open(&cp, model_dir, err);
+	if (!status)
+		status = model_sizes(sizes, config, cp, weight, err);
+	dsa_checkpoint_close(cp);
+	return status;
+}
+
+enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backend, const char *model_dir, int context,
+                               const struct dsa_residency *residency, const struct dsa_log *log, struct dsa_error *err)
+{
+	const bool resident = !residency || residency->layers[DSA_PLACE_DEVICE];
 	struct dsa_checkpoint *cp = NULL;
 	struct dsa_model_private *private = NULL;
 	enum dsa_status status = DSA_E_MEMORY;
@@ -129,13 +174,24 @@ enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backe
 	if (!status)
 		status = fingerprint_checkpoint(cp, model_dir, false, model->fingerprint, err);
 	if (!status)
-		status = load_tensors(model, cp, err);
+		status = load_tensors(model, cp, resident, err);
 	if (!status)
 		status = model_rope_tables(model, err);
+	if (!status && !resident) {
+		status = residency_open(&private->residency, model, cp, residency, err);
+		cp = NULL;
+		model->weight_bytes = residency->device;
+	}
 	if (!status)
 		dsa_log_line(log, DSA_LOG_INFO, "%s: %s, %d layers, %.1f MB of weights on %s", model_dir,
 		             model->config.model_type, model->config.layers, (double)model->weight_bytes / 1e6,
 		             backend->name);
+	if (!status && !resident)
+		dsa_log_line(log, DSA_LOG_INFO,
+		             "%s: of the layers as they are stored %d lie on the device, %d in pinned host memory, %d "
+		             "on disk; a visit of all of them moves %.1f MB",
+		             model_dir, residency->layers[DSA_PLACE_STORED], residency->layers[DSA_PLACE_HOST],
+		             residency->layers[DSA_PLACE_DISK], (double)residency->link / 1e6);
 cleanup:
 	dsa_checkpoint_close(cp);
 	if (status) {
@@ -151,6 +207,7 @@ void dsa_model_close(struct dsa_model *model)
 		return;
 	struct dsa_model_private *private = model->private;
 	if (private) {
+		residency_close(private->residency);
 		for (int b = 0; private->blocks && b < model->config.layers + 2; b++) {
 			if (private->blocks[b])
 				model->backend->ops->free(model->backend, private->blocks[b]);
@@ -164,10 +221,10 @@ void dsa_model_close(struct dsa_model *model)
 enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                   struct dsa_error *err)
 {
-	(void)err;
+	struct residency *residency = model->private->residency;
 	assert(layer >= 0 && layer < model->config.layers);
 	*out = &model->private->layers[layer];
-	return DSA_OK;
+	return residency ? residency_acquire(residency, layer, err) : DSA_OK;
 }
 
 void dsa_model_release(struct dsa_model *model, int layer)

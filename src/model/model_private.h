@@ -1,7 +1,8 @@
 /* model_private.h: inside the model: which tensors a layer has, how they are loaded, and what identifies a checkpoint.
  *
- * A slot is one device tensor of a layer together with where its content comes from. The list of a layer's slots is
- * made in one place and serves three purposes: sizes, the check of every shape before any memory is taken, loading. */
+ * A slot is one device tensor of a layer together with where its content comes from; a piece is one stored matrix or
+ * vector on its way to its rows of a slot's tensor. The list of a layer's slots is made in one place and serves every
+ * purpose: sizes, the check of every shape before any memory is taken, loading, streaming. */
 #ifndef DSA_MODEL_PRIVATE_H
 #define DSA_MODEL_PRIVATE_H
 
@@ -9,10 +10,13 @@
 #include "dsa/model.h"
 #include "dsa/safetensors.h"
 
+struct residency; /* residency_private.h */
+
 struct dsa_model_private {
 	struct dsa_arena arena; /* the configuration's memory and the lists below */
 	struct dsa_layer *layers;
 	void **blocks; /* (L + 2) device memory: layers, then what no layer owns, then the rotary tables */
+	struct residency *residency; /* of layers that have no block; NULL: all have one */
 };
 
 enum weight_source {
@@ -49,11 +53,39 @@ uint64_t weight_slots_bytes(const struct weight_slot *slots, int count);
 DSA_CHECKED enum dsa_status weight_slots_check(const struct weight_slot *slots, int count,
                                                const struct dsa_checkpoint *checkpoint, const char *prefix,
                                                struct dsa_error *err);
-/* Places the slots' tensors in `block` (weight_slots_bytes of device memory) and loads them. */
+/* Places the slots' tensors in `block`, weight_slots_bytes of device memory; NULL: in none, they have shapes only. */
+void weight_slots_place(const struct weight_slot *slots, int count, void *block);
+
+struct weight_piece {
+	struct dsa_tensor to;
+	const struct dsa_stored *stored;
+	const uint8_t *numbers, *scales; /* in the checkpoint's mapping, unaligned; scales: of F8_E4M3, else NULL */
+	uint64_t bytes, scale_bytes;
+	int scale_shard;
+	int block_rows, block_cols; /* of scales */
+	int matrix;                 /* of a tensor that packs several, -1 of any other */
+	float factor;               /* the content is multiplied by it; 1 unless `to` is F32 */
+};
+/* The pieces of slots that are placed, in the arena. */
+DSA_CHECKED enum dsa_status weight_slots_pieces(const struct weight_slot *slots, int count,
+                                                const struct dsa_checkpoint *checkpoint, const char *prefix,
+                                                struct dsa_arena *arena, struct weight_piece **pieces, int *piece_count,
+                                                struct dsa_error *err);
+/* From host memory, unaligned. DSA_E_NUMERIC names shard, tensor and place of what is not finite. */
+DSA_CHECKED enum dsa_status weight_piece_load(const struct weight_piece *piece, const void *numbers, const void *scales,
+                                              const struct dsa_checkpoint *checkpoint, struct dsa_backend *be,
+                                              struct dsa_error *err);
+/* The same from device memory, aligned to the elements; queued. */
+DSA_CHECKED enum dsa_status weight_piece_convert(const struct weight_piece *piece, const void *numbers,
+                                                 const void *scales, struct dsa_backend *be, struct dsa_error *err);
+/* Places the slots and loads them from the mapping. */
 DSA_CHECKED enum dsa_status weight_slots_load(const struct weight_slot *slots, int count,
                                               const struct dsa_checkpoint *checkpoint, const char *prefix,
                                               struct dsa_backend *be, void *block, struct dsa_error *err);
 
+/* model.c: "model.layers.7." */
+enum { LAYER_PREFIX_CHARS = 64 };
+const char *model_layer_prefix(char text[LAYER_PREFIX_CHARS], int layer);
 /* model.c: an S layer may carry no indexer; one that carries a part of it must carry all. */
 bool model_has_indexer(const struct dsa_model_config *config, const struct dsa_checkpoint *checkpoint, int layer);
 

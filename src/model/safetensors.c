@@ -446,6 +446,11 @@ const char *dsa_checkpoint_shard_path(const struct dsa_checkpoint *cp, int shard
 	return cp->shards[shard].path;
 }
 
+uint64_t dsa_checkpoint_offset(const struct dsa_checkpoint *cp, int shard, const uint8_t *data)
+{
+	return (uint64_t)(data - cp->shards[shard].map.data);
+}
+
 void dsa_checkpoint_shard_header(const struct dsa_checkpoint *cp, int shard, const uint8_t **data, uint64_t *bytes)
 {
 	*data = cp->shards[shard].map.data + 8;

@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { NAME_CHARS = 160 };
 
@@ -260,76 +259,104 @@ enum dsa_status weight_slots_check(const struct weight_slot *slots, int count, c
 	return DSA_OK;
 }
 
-/* Through the host: this happens once, to tensors of a few kilobytes. */
-static enum dsa_status multiply(struct dsa_backend *be, struct dsa_tensor t, double scale, struct dsa_error *err)
+void weight_slots_place(const struct weight_slot *slots, int count, void *block)
 {
-	assert(t.dtype == DSA_F32);
-	size_t count = (size_t)t.rows * (size_t)t.cols;
-	float *host = dsa_alloc(count, sizeof *host, "a scaled weight", err);
-	if (!host)
-		return DSA_E_MEMORY;
-	enum dsa_status status = be->ops->download(be, host, t.data, count * sizeof *host, err);
-	for (size_t i = 0; i < count && !status; i++)
-		host[i] *= (float)scale;
-	if (!status)
-		status = be->ops->upload(be, t.data, host, count * sizeof *host, err);
-	if (!status)
-		status = be->ops->wait(be, err); /* the upload reads host memory that is freed here */
-	free(host);
-	return status;
-}
-
-static enum dsa_status load_fp8(const struct weight_slot *slot, const struct part *part, struct dsa_backend *be,
-                                struct dsa_error *err)
-{
-	int64_t rows = part->rows / part->matrices;
-	size_t bytes = (size_t)part->stored->bytes / (size_t)part->matrices;
-	size_t scale_bytes = (size_t)part->scales->bytes / (size_t)part->matrices;
-	enum dsa_status status = DSA_OK;
-	for (int m = 0; m < part->matrices && !status; m++) {
-		const struct dsa_block_scales scales = {part->scales->data + (size_t)m * scale_bytes, slot->block_rows,
-		                                        slot->block_cols};
-		status = be->ops->load_fp8(be, dsa_tensor_rows(*slot->tensor, part->first + m * rows, rows),
-		                           part->stored->data + (size_t)m * bytes, &scales, err);
-		if (status && part->matrices > 1)
-			dsa_error_prefix(err, "expert %d", m);
+	char *at = block;
+	for (int i = 0; i < count; i++) {
+		*slots[i].tensor = dsa_tensor_make(at, slots[i].dtype, slots[i].rows, slots[i].cols);
+		at = at ? at + slot_bytes(&slots[i]) : NULL;
 	}
-	return status;
 }
 
-static enum dsa_status load_slot(const struct weight_slot *slot, const struct dsa_checkpoint *cp, const char *prefix,
-                                 struct dsa_backend *be, void *at, struct dsa_error *err)
+/* The matrices of one stored tensor. */
+static void split_part(const struct weight_slot *slot, const struct part *part, struct weight_piece *pieces)
 {
-	int parts = slot_parts(slot, cp, prefix);
-	*slot->tensor = dsa_tensor_make(at, slot->dtype, slot->rows, slot->cols);
-	for (int i = 0; i < parts; i++) {
-		struct part part;
-		enum dsa_status status = find_part(slot, i, parts, cp, prefix, &part, err);
-		if (status)
-			return status;
-		if (part.scales)
-			status = load_fp8(slot, &part, be, err);
-		else
-			status = be->ops->load_weight(be, dsa_tensor_rows(*slot->tensor, part.first, part.rows),
-			                              part.stored->data, part.stored->dtype, err);
-		if (status) {
-			dsa_error_prefix(err, "%s: tensor %s", dsa_checkpoint_shard_path(cp, part.stored->shard),
-			                 part.stored->name);
-			return status;
+	const int64_t rows = part->rows / part->matrices;
+	const uint64_t bytes = part->stored->bytes / (uint64_t)part->matrices;
+	const uint64_t scale_bytes = part->scales ? part->scales->bytes / (uint64_t)part->matrices : 0;
+	for (int m = 0; m < part->matrices; m++)
+		pieces[m] = (struct weight_piece){
+		    .to = dsa_tensor_rows(*slot->tensor, part->first + m * rows, rows),
+		    .stored = part->stored,
+		    .scale_shard = part->scales ? part->scales->shard : 0,
+		    .numbers = part->stored->data + (uint64_t)m * bytes,
+		    .bytes = bytes,
+		    .scales = part->scales ? part->scales->data + (uint64_t)m * scale_bytes : NULL,
+		    .scale_bytes = scale_bytes,
+		    .block_rows = slot->block_rows,
+		    .block_cols = slot->block_cols,
+		    .matrix = part->matrices > 1 ? m : -1,
+		    .factor = (float)slot->scale,
+		};
+}
+
+enum dsa_status weight_slots_pieces(const struct weight_slot *slots, int count, const struct dsa_checkpoint *cp,
+                                    const char *prefix, struct dsa_arena *arena, struct weight_piece **out,
+                                    int *out_count, struct dsa_error *err)
+{
+	size_t room = 0;
+	for (int i = 0; i < count; i++) /* a packed tensor has a matrix for each expert */
+		room += (size_t)slots[i].count * 2;
+	struct weight_piece *pieces = *out = dsa_arena_alloc(arena, room, sizeof *pieces, "the list of weights", err);
+	*out_count = 0;
+	if (!pieces)
+		return DSA_E_MEMORY;
+	for (int i = 0; i < count; i++) {
+		const int parts = slot_parts(&slots[i], cp, prefix);
+		for (int j = 0; j < parts; j++) {
+			struct part part;
+			enum dsa_status status = find_part(&slots[i], j, parts, cp, prefix, &part, err);
+			if (status)
+				return status;
+			assert((size_t)(*out_count + part.matrices) <= room);
+			split_part(&slots[i], &part, pieces + *out_count);
+			*out_count += part.matrices;
 		}
 	}
-	return slot->scale == 1 ? DSA_OK : multiply(be, *slot->tensor, slot->scale, err);
+	return DSA_OK;
+}
+
+enum dsa_status weight_piece_load(const struct weight_piece *piece, const void *numbers, const void *scales,
+                                  const struct dsa_checkpoint *cp, struct dsa_backend *be, struct dsa_error *err)
+{
+	const struct dsa_block_scales blocks = {scales, piece->block_rows, piece->block_cols};
+	enum dsa_status status;
+	if (scales)
+		status = be->ops->load_fp8(be, piece->to, numbers, &blocks, err);
+	else
+		status = be->ops->load_weight(be, piece->to, numbers, piece->stored->dtype, err);
+	if (status) {
+		if (piece->matrix >= 0)
+			dsa_error_prefix(err, "expert %d", piece->matrix);
+		dsa_error_prefix(err, "%s: tensor %s", dsa_checkpoint_shard_path(cp, piece->stored->shard),
+		                 piece->stored->name);
+		return status;
+	}
+	return piece->factor == 1 ? DSA_OK : be->ops->scale(be, piece->to, piece->factor, err);
+}
+
+enum dsa_status weight_piece_convert(const struct weight_piece *piece, const void *numbers, const void *scales,
+                                     struct dsa_backend *be, struct dsa_error *err)
+{
+	const struct dsa_block_scales blocks = {scales, piece->block_rows, piece->block_cols};
+	enum dsa_status status =
+	    be->ops->convert(be, piece->to, numbers, piece->stored->dtype, scales ? &blocks : NULL, err);
+	if (status || piece->factor == 1)
+		return status;
+	return be->ops->scale(be, piece->to, piece->factor, err);
 }
 
 enum dsa_status weight_slots_load(const struct weight_slot *slots, int count, const struct dsa_checkpoint *cp,
                                   const char *prefix, struct dsa_backend *be, void *block, struct dsa_error *err)
 {
-	char *at = block;
-	for (int i = 0; i < count; i++) {
-		enum dsa_status status = load_slot(&slots[i], cp, prefix, be, at, err);
-		if (status)
-			return status;
-		at += slot_bytes(&slots[i]);
-	}
-	return DSA_OK;
+	struct dsa_arena scratch;
+	struct weight_piece *pieces;
+	int piece_count;
+	dsa_arena_init(&scratch);
+	weight_slots_place(slots, count, block);
+	enum dsa_status status = weight_slots_pieces(slots, count, cp, prefix, &scratch, &pieces, &piece_count, err);
+	for (int i = 0; i < piece_count && !status; i++)
+		status = weight_piece_load(&pieces[i], pieces[i].numbers, pieces[i].scales, cp, be, err);
+	dsa_arena_release(&scratch);
+	return status;
 }

@@ -38,7 +38,7 @@ static inline void opened_open(struct opened *o, const struct opened_options *op
 	if (!status)
 		status = dsa_backend_open(&o->backend, &device, &err);
 	if (!status)
-		status = dsa_model_open(&o->model, o->backend, options->model_dir, options->context, NULL, &err);
+		status = dsa_model_open(&o->model, o->backend, options->model_dir, options->context, NULL, NULL, &err);
 	if (!status) {
 		o->model->config.index_precision = options->precision;
 		status = dsa_model_evaluator_open(&o->evaluator, o->model, o->spool, o->model->config.native,

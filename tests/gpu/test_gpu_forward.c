@@ -167,7 +167,7 @@ static void goldens_are_reproduced_with_their_selections_and_routing(struct gpu 
 		struct distances d = {0};
 		snprintf(golden.dir, sizeof golden.dir, "%s", dir);
 		snprintf(path, sizeof path, "%s/expected.safetensors", dir);
-		MUST(dsa_model_open(&golden.model, golden.be, dir, 256, NULL, &golden_error));
+		MUST(dsa_model_open(&golden.model, golden.be, dir, 256, NULL, NULL, &golden_error));
 		MUST(dsa_checkpoint_open_file(&golden.expected, path, &golden_error));
 		golden.tokens = (int)dsa_checkpoint_find(golden.expected, "tokens")->shape[0];
 		golden.ids = golden_data(&golden, "tokens", golden.tokens, 1);
@@ -277,7 +277,7 @@ static void demo_model_is_near_float32(struct gpu *g)
 	char path[600];
 	for (int s = CPU; s <= GPU; s++) {
 		snprintf(side[s].dir, sizeof side[s].dir, "%s", demo);
-		MUST(dsa_model_open(&side[s].model, side[s].be, demo, DEMO_CONTEXT, NULL, &golden_error));
+		MUST(dsa_model_open(&side[s].model, side[s].be, demo, DEMO_CONTEXT, NULL, NULL, &golden_error));
 	}
 	const struct dsa_model_config *c = &side[CPU].model->config;
 	int V = c->vocab, K = c->topk;

@@ -51,7 +51,7 @@ static inline void golden_open_pair(struct golden *g, const char *model_dir, con
 	snprintf(g->dir, sizeof g->dir, "%s", dir);
 	snprintf(path, sizeof path, "%s/expected.safetensors", dir);
 	MUST(dsa_backend_open(&g->be, &options, &golden_error));
-	MUST(dsa_model_open(&g->model, g->be, model_dir, context, NULL, &golden_error));
+	MUST(dsa_model_open(&g->model, g->be, model_dir, context, NULL, NULL, &golden_error));
 	MUST(dsa_checkpoint_open_file(&g->expected, path, &golden_error));
 }
 

@@ -24,7 +24,7 @@ static void scored_part_of_long_documents_equals_the_whole_pass(void **state)
 	int64_t rows, part_rows;
 	const char *dir = dsa_file_exists("calib_data/demo/config.json") ? demo : tiny;
 	MUST(dsa_backend_open(&g.be, &options, &golden_error));
-	MUST(dsa_model_open(&g.model, g.be, dir, CONTEXT, NULL, &golden_error));
+	MUST(dsa_model_open(&g.model, g.be, dir, CONTEXT, NULL, NULL, &golden_error));
 	const struct dsa_model_config *c = &g.model->config;
 	int K = c->topk, long_tokens = 2100, short_tokens = K + 40;
 	assert_true(K + 40 < CONTEXT);

@@ -90,7 +90,7 @@ static void edit(const char *name, const char *from, const char *to)
 static void assert_refused(enum dsa_status expected, const char *word)
 {
 	struct dsa_model *model;
-	enum dsa_status status = dsa_model_open(&model, backend, dir, 64, NULL, &golden_error);
+	enum dsa_status status = dsa_model_open(&model, backend, dir, 64, NULL, NULL, &golden_error);
 	if (status != expected || !strstr(golden_error.text, word))
 		fail_msg("status %d, expected %d and \"%s\": %s", (int)status, (int)expected, word, golden_error.text);
 	assert_null(model);
@@ -201,7 +201,7 @@ static void fingerprint_sees_config_tokenizer_and_weights(void **state)
 	assert_fingerprints(sampled[1], full[1]);
 	assert_string_equal(sampled[0], sampled[1]);
 	assert_string_equal(full[0], full[1]);
-	MUST(dsa_model_open(&model, backend, dir, 64, NULL, &golden_error));
+	MUST(dsa_model_open(&model, backend, dir, 64, NULL, NULL, &golden_error));
 	assert_string_equal(model->fingerprint, sampled[0]);
 	dsa_model_close(model);
 
@@ -234,7 +234,7 @@ static void weight_bytes_are_known_before_loading(void **state)
 	(void)state;
 	struct dsa_model *model;
 	copy_golden("glm-all-full");
-	MUST(dsa_model_open(&model, backend, dir, 64, NULL, &golden_error));
+	MUST(dsa_model_open(&model, backend, dir, 64, NULL, NULL, &golden_error));
 	/* Parameters times 4 and some padding to 256 bytes per tensor. */
 	const struct dsa_model_config *c = &model->config;
 	int64_t attention = 22 * 40 + 5 * 16 * 22 + 20 * 40 + 5 * 19 * 14 + 40 * 45 + 2 * 40 + 22 + 14;
@@ -248,7 +248,7 @@ static void weight_bytes_are_known_before_loading(void **state)
 	dsa_model_close(model);
 	/* An S layer's absent indexer takes no memory, but the forecast counts it. */
 	copy_golden("glm-types-spared");
-	MUST(dsa_model_open(&model, backend, dir, 64, NULL, &golden_error));
+	MUST(dsa_model_open(&model, backend, dir, 64, NULL, NULL, &golden_error));
 	assert_true(dsa_model_weight_bytes(&model->config, DSA_F32) > model->weight_bytes);
 	const struct dsa_layer *layer;
 	MUST(dsa_model_acquire(model, 2, &layer, &golden_error));
@@ -278,10 +278,10 @@ static void context_beyond_the_trained_positions_is_warned_about(void **state)
 	struct dsa_log log = {.line = take_line, .context = &lines};
 	struct dsa_model *model;
 	copy_golden("glm-all-full");
-	MUST(dsa_model_open(&model, backend, dir, 2048, &log, &golden_error));
+	MUST(dsa_model_open(&model, backend, dir, 2048, NULL, &log, &golden_error));
 	assert_int_equal(lines.warnings, 0);
 	dsa_model_close(model);
-	MUST(dsa_model_open(&model, backend, dir, 2049, &log, &golden_error));
+	MUST(dsa_model_open(&model, backend, dir, 2049, NULL, &log, &golden_error));
 	assert_int_equal(lines.warnings, 1);
 	assert_non_null(strstr(lines.last, "context 2049 is beyond max_position_embeddings (2048)"));
 	dsa_model_close(model);

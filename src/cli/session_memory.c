@@ -1,0 +1,154 @@
+/* What a session may take of the device's memory and of the host's, and what goes where. */
+#include <string.h>
+
+#include "dsa/plan.h"
+#include "dsa/ranks.h"
+#include "session.h"
+
+static const double gib = 1073741824.0;
+
+size_t dsa_session_pool_limit(const struct dsa_session *session)
+{
+	const struct dsa_ranks *ranks = session->options->ranks;
+	const size_t sharers = ranks ? (size_t)ranks->locals : 1;
+	return session->options->host_memory ? (size_t)session->options->host_memory
+	                                     : dsa_memory_available() / 2 / sharers;
+}
+
+int dsa_session_longest(const struct dsa_session *session)
+{
+	int longest = 1;
+	for (int d = 0; d < dsa_spool_documents(session->spool); d++) {
+		int tokens = dsa_spool_document(session->spool, d)->tokens;
+		longest = tokens > longest ? tokens : longest;
+	}
+	return longest;
+}
+
+/* The largest pass, and what of the device is free for it. */
+struct demand {
+	int64_t tokens, scored;
+	int longest;
+	size_t free_bytes;
+	size_t rest;   /* all but the weights, one candidate at a time */
+	size_t stream; /* another candidate */
+};
+
+static enum dsa_status find_demand(struct dsa_session *session, struct demand *demand, struct dsa_error *err)
+{
+	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
+	struct dsa_plan_device plan;
+	size_t total;
+	*demand = (struct demand){.tokens = 1, .scored = 1, .longest = dsa_session_longest(session)};
+	for (int b = 0; b < shape->batches; b++) {
+		const struct dsa_evaluator_batch *batch = &shape->batch[b];
+		demand->tokens = batch->tokens > demand->tokens ? batch->tokens : demand->tokens;
+		demand->scored = batch->scored > demand->scored ? batch->scored : demand->scored;
+	}
+	dsa_plan_device(&plan, &session->config, session->backend, 0, demand->longest, demand->tokens, demand->scored,
+	                1);
+	demand->rest = plan.total;
+	demand->stream = plan.streams;
+	return session->backend->ops->memory(session->backend, &demand->free_bytes, &total, err);
+}
+
+static size_t less(size_t a, size_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* On the CPU streams share the memory that --host-memory bounds. */
+static int plan_wave(const struct dsa_session *session, const struct demand *demand)
+{
+	const struct dsa_residency *residency = &session->residency;
+	const bool on_host = strncmp(session->backend->name, "cuda", 4) != 0;
+	const size_t limit = dsa_session_pool_limit(session);
+	size_t left = less(demand->free_bytes, demand->rest + residency->device);
+	if (!strcmp(session->options->search, "naive"))
+		return 1;
+	left = on_host && limit < left ? limit : left;
+	/* Each candidate more is a visit of every layer less: worth half of what streaming leaves, not a quarter. */
+	if (residency->link && !on_host)
+		left = 2 * less(demand->free_bytes, demand->rest + residency->least_device);
+	return dsa_plan_wave(demand->stream, left);
+}
+
+static enum dsa_status refuse_host(const struct dsa_session *session, size_t room, struct dsa_error *err)
+{
+	return dsa_fail(err, DSA_E_MEMORY,
+	                "%s: its layers do not fit on the device, and to read them from disk takes %.2f GiB of host "
+	                "memory, of which --host-memory leaves %.2f GiB; raise --host-memory",
+	                session->options->model, (double)session->residency.host / gib, (double)room / gib);
+}
+
+/* Says before anything is loaded what does not fit, and which flag to lower to what. */
+static enum dsa_status refuse(const struct dsa_session *session, const struct demand *demand, size_t room,
+                              struct dsa_error *err)
+{
+	const struct dsa_model_config *config = &session->config;
+	const size_t least = (size_t)session->residency.least_device, needed = least + demand->rest;
+	if (needed <= demand->free_bytes)
+		return refuse_host(session, room, err);
+	if (least > demand->free_bytes)
+		return dsa_fail(err, DSA_E_MEMORY,
+		                "%s: streaming the layers takes %.1f GiB for weights on this device and %.1f GiB of "
+		                "memory are free; use a device with more memory",
+		                session->options->model, (double)least / gib, (double)demand->free_bytes / gib);
+	const int64_t fits =
+	    dsa_plan_most_tokens(config, session->backend, least, demand->longest, demand->tokens, demand->free_bytes);
+	if (!fits)
+		return dsa_fail(err, DSA_E_MEMORY,
+		                "%s: %.1f GiB are needed on this device and %.1f GiB are free, too little for a pass "
+		                "of any length; use a device with more memory",
+		                session->options->model, (double)needed / gib, (double)demand->free_bytes / gib);
+	return dsa_fail(err, DSA_E_MEMORY,
+	                "%s: %.1f GiB are needed on this device for a pass of %lld tokens and %.1f GiB are free, %.1f "
+	                "GiB short; use %s %lld",
+	                session->options->model, (double)needed / gib, (long long)demand->tokens,
+	                (double)demand->free_bytes / gib, (double)(needed - demand->free_bytes) / gib,
+	                fits < demand->longest ? "--context" : "--batch-tokens", (long long)fits);
+}
+
+static enum dsa_place best_place(const struct dsa_cli_options *options)
+{
+	enum dsa_place place = DSA_PLACE_DEVICE;
+	while (place < DSA_PLACE_DISK && strcmp(options->residency, dsa_place_name(place)) != 0)
+		place++;
+	return place;
+}
+
+enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err)
+{
+	const enum dsa_place best = best_place(session->options);
+	struct dsa_residency *residency = &session->residency;
+	struct dsa_plan_device *plan = &session->device;
+	struct demand demand;
+	struct dsa_sizes *sizes = dsa_arena_alloc(&session->arena, 1, sizeof *sizes, "the layers' sizes", err);
+	if (!sizes)
+		return DSA_E_MEMORY;
+	enum dsa_status status =
+	    dsa_model_sizes(sizes, &session->config, session->options->model, session->backend->weight, err);
+	if (!status)
+		status = find_demand(session, &demand, err);
+	if (status)
+		return status;
+	/* States are worth memory too. */
+	const size_t limit = dsa_session_pool_limit(session), room = limit / 4 * 3;
+	if (!dsa_residency_plan(residency, sizes, best, less(demand.free_bytes, demand.rest), room))
+		return refuse(session, &demand, room, err);
+	session->wave = plan_wave(session, &demand);
+	const size_t streams = demand.stream * (size_t)(session->wave - 1);
+	if (residency->link &&
+	    !dsa_residency_plan(residency, sizes, best, less(demand.free_bytes, demand.rest + streams), room))
+		return refuse(session, &demand, room, err);
+	session->host_memory = less(limit, residency->host);
+	dsa_plan_device(plan, &session->config, session->backend, residency->device, demand.longest, demand.tokens,
+	                demand.scored, session->wave);
+	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
+	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
+	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",
+	             (double)plan->weights / gib, (double)plan->workspace / gib, (long long)demand.tokens,
+	             (double)plan->streams / gib, session->wave, (double)plan->scratch / gib,
+	             (double)plan->hidden / gib, (double)plan->overlap / gib, (double)demand.free_bytes / gib);
+	return DSA_OK;
+}
