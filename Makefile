@@ -157,7 +157,7 @@ $B/tests/%: tests/%.c $B/libdsacal.a $B/flags.stamp
 # The GPU's tests are one program, linked to travel with the one under test to a machine that has a GPU.
 GPU_TESTS := $(patsubst %.c,$B/%.o,$(wildcard tests/gpu/*.c))
 $B/tests/gpu/%.o: CFLAGS += -Itests
-$B/tests/gpu/test_gpu_speed.o: CFLAGS += $(CUDA_CFLAGS)
+$B/tests/gpu/test_gpu_speed.o $B/tests/gpu/test_gpu_profile.o: CFLAGS += $(CUDA_CFLAGS)
 $B/gpu_tests: $(GPU_TESTS) $B/libdsacal.a
 	@echo "  LINK  $@"
 	$Q$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)

@@ -22,6 +22,8 @@ static const struct {
     {"invariance", invariance_tests},
     {"forward", forward_tests},
     {"speed", speed_tests},
+    {"profile", profile_tests},
+    {"profile-experts", profile_experts_tests},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 

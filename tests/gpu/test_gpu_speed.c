@@ -1,19 +1,9 @@
 /* What one bench row cannot show apart: index scores and their top K, each against a ceiling measured beside it, on the
  * kernels alone (bursts: 50 ms of rest in front of each, the median of 15). Attention, products and whole layers are in
  * `dsacal bench`. */
-#include "gpu_fixture.h"
+#include "gpu_cuda.h"
 
-#include <cuda_runtime_api.h>
 #include <time.h>
-
-#include "kernels.h"
-
-#define CUDA(call)                                                                                                     \
-	do {                                                                                                           \
-		cudaError_t code = (call);                                                                             \
-		if (code)                                                                                              \
-			fail_msg("%s: %s", #call, cudaGetErrorString(code));                                           \
-	} while (0)
 
 enum { TIMES = 15 };
 
@@ -92,15 +82,9 @@ static void set_rows(struct gpu *g, struct job *job, int64_t rows, int context)
 	job->scores = gpu_device(g, g->be[GPU], (size_t)(rows * job->stride) * sizeof(float));
 }
 
-/* With the CPU in the GPU's place there is nothing to time. */
-static bool is_gpu(const struct gpu *g)
-{
-	return g->be[GPU]->act == DSA_BF16;
-}
-
 static void index_scores_reach_300_tflops(struct gpu *g)
 {
-	if (!is_gpu(g))
+	if (!gpu_is_there(g))
 		return;
 	for (int heads = 32; heads <= 64; heads *= 2)
 		for (int context = 32768; context <= 131072; context *= 2) {
@@ -122,7 +106,7 @@ static void index_scores_reach_300_tflops(struct gpu *g)
 static void topk_takes_at_most_four_reads_of_its_scores(struct gpu *g)
 {
 	static const int contexts[] = {32768, 65536, 131072};
-	if (!is_gpu(g))
+	if (!gpu_is_there(g))
 		return;
 	for (int c = 0; c < 3; c++)
 		for (int kind = 0; kind < 2; kind++) {
