@@ -62,9 +62,11 @@ static void find_keys(const struct attention_scratch *s, struct dsa_tensor keys,
 /* Heads [0, heads) of q; the others are zeros. */
 static void transpose_queries(const struct attention_scratch *s, const float *q, int heads, int width)
 {
-	for (int j = 0; j < width; j++)
-		for (int a = 0; a < HEADS; a++)
-			s->queries[j * HEADS + a] = a < heads ? q[(int64_t)a * width + j] : 0;
+	if (heads < HEADS)
+		memset(s->queries, 0, (size_t)width * HEADS * sizeof *s->queries);
+	for (int a = 0; a < heads; a++)
+		for (int j = 0; j < width; j++)
+			s->queries[j * HEADS + a] = q[(int64_t)a * width + j];
 }
 
 static void find_logits(const struct attention_scratch *s, int count, int width)
