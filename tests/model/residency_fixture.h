@@ -330,8 +330,8 @@ static inline void beside_close(struct beside *b)
 	golden_close(&b->resident);
 }
 
-/* The layer as it is acquired holds what the resident one holds, to the bit. */
-static inline void assert_layer(struct beside *b, int layer, const char *letters)
+/* An acquired layer holds what the resident one holds, to the bit. */
+static inline void compare_layer(struct beside *b, int layer, const struct dsa_layer *got, const char *letters)
 {
 #define AT(member) offsetof(struct dsa_layer, member)
 	static const size_t tensors[] = {AT(input_norm),
@@ -360,10 +360,8 @@ static inline void assert_layer(struct beside *b, int layer, const char *letters
 	                                 AT(shared_gate_up),
 	                                 AT(shared_down)};
 #undef AT
-	const struct dsa_layer *want, *got;
+	const struct dsa_layer *want;
 	MUST(dsa_model_acquire(b->resident.model, layer, &want, &golden_error));
-	if (dsa_model_acquire(b->streamed.model, layer, &got, &golden_error) != DSA_OK)
-		fail_msg("layer %d of %s: %s", layer, letters, golden_error.text);
 	assert_true(got->experts.count == want->experts.count && got->experts.inner == want->experts.inner);
 	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
 		const struct dsa_tensor *w = (const void *)((const char *)want + tensors[i]),
@@ -373,8 +371,16 @@ static inline void assert_layer(struct beside *b, int layer, const char *letters
 		if (w->data && memcmp(g->data, w->data, (size_t)(w->rows * w->cols) * sizeof(float)) != 0)
 			fail_msg("layer %d of %s: its tensor %zu is not what it is in memory", layer, letters, i);
 	}
-	dsa_model_release(b->streamed.model, layer);
 	dsa_model_release(b->resident.model, layer);
+}
+
+static inline void assert_layer(struct beside *b, int layer, const char *letters)
+{
+	const struct dsa_layer *got;
+	if (dsa_model_acquire(b->streamed.model, layer, &got, &golden_error) != DSA_OK)
+		fail_msg("layer %d of %s: %s", layer, letters, golden_error.text);
+	compare_layer(b, layer, got, letters);
+	dsa_model_release(b->streamed.model, layer);
 }
 
 /* Entries of a directory of /proc/self: open files, threads. */

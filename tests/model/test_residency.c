@@ -204,6 +204,16 @@ static void each_pass_brings_a_layer_over_the_bus_once_and_ahead(void **state)
 			fail_msg("%s: %d fetches, expected %d", cases[i].letters, watch.fetches, least);
 		beside_stop(&b);
 	}
+	/* A pass that begins in the middle is followed by another, so what is guessed is where it began. */
+	beside_stream(&b, "H");
+	for (int l = 0; l < b.layers; l++)
+		assert_layer(&b, l, "H");
+	watch.fetches = 0;
+	for (int pass = 0; pass < PASSES; pass++)
+		for (int l = 3; l < b.layers; l++)
+			assert_layer(&b, l, "H");
+	assert_in_range(watch.fetches, PASSES * 5, PASSES * 5 + 2); /* a wrong guess before the first, one at the end */
+	beside_stop(&b);
 	/* Two that cross, or one, stay where they landed. */
 	for (int i = 0; i < 2; i++) {
 		const char *letters = i ? "SSSSSSKS" : "SSSH";
