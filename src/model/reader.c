@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,6 +68,16 @@ static struct chunk deal(struct image_reader *r)
 	return chunk;
 }
 
+static enum dsa_status ends_early(const struct file *file, struct dsa_error *err)
+{
+	struct stat found;
+	if (fstat(file->fd, &found))
+		return dsa_fail(err, DSA_E_IO, "%s: reading weights: %s", file->path, strerror(errno));
+	return dsa_fail(err, DSA_E_IO,
+	                "%s: the file ends at byte %lld, where it was longer when the run began; was it replaced?",
+	                file->path, (long long)found.st_size);
+}
+
 /* Buffered: the page cache gives the pages back at once, they are read again only after all other layers. */
 static enum dsa_status read_chunk(const struct file *file, const struct chunk *chunk, struct dsa_error *err)
 {
@@ -82,10 +93,7 @@ static enum dsa_status read_chunk(const struct file *file, const struct chunk *c
 		if (got < chunk->needed)
 			got -= got % IMAGE_PAGE; /* direct reads begin at whole pages */
 		if (got == before)
-			return dsa_fail(err, DSA_E_IO,
-			                "%s: the file ends at byte %llu, where it was longer when the run began; was "
-			                "it replaced?",
-			                file->path, (unsigned long long)(chunk->offset + before + (uint64_t)n));
+			return ends_early(file, err);
 	}
 	if (!file->direct)
 		(void)posix_fadvise(file->fd, (off_t)chunk->offset, (off_t)chunk->bytes, POSIX_FADV_DONTNEED);

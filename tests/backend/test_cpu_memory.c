@@ -112,6 +112,82 @@ static void weights_that_are_not_finite_are_refused_with_their_place(void **stat
 	fixture_close(&f);
 }
 
+static void fetched_memory_is_what_was_pinned(void **state)
+{
+	(void)state;
+	struct fixture f = fixture_open(1);
+	const struct dsa_ops *ops = f.be->ops;
+	for (size_t bytes = 1; bytes < 40000; bytes = bytes * 3 + 1) {
+		void *device;
+		double seconds = -1;
+		uint8_t *pinned = ops->pinned_alloc(f.be, bytes);
+		assert_non_null(pinned);
+		assert_int_equal((uintptr_t)pinned % 4096, 0);
+		for (size_t i = 0; i < bytes; i++)
+			pinned[i] = (uint8_t)fixture_random(&f);
+		fixture_ok(&f, ops->alloc(f.be, bytes, "a", &device, NULL));
+		memset(device, 0xff, bytes);
+		assert_int_equal(ops->fetch(f.be, device, pinned, bytes, NULL), DSA_OK);
+		assert_int_equal(ops->fetched(f.be, &seconds, NULL), DSA_OK);
+		assert_memory_equal(device, pinned, bytes);
+		assert_true(seconds >= 0 && seconds < 1);
+		ops->free(f.be, device);
+		ops->pinned_free(f.be, pinned);
+	}
+	ops->pinned_free(f.be, NULL);
+	fixture_close(&f);
+}
+
+/* Of random finite bits in each type. */
+static void converted_weights_have_the_bits_of_loaded_ones(void **state)
+{
+	(void)state;
+	static const enum dsa_dtype dtypes[] = {DSA_F32, DSA_BF16, DSA_F16, DSA_F8_E4M3};
+	static const int shapes[][4] = {{1, 1, 128, 128}, {3, 7, 2, 2}, {40, 45, 16, 24}, {130, 257, 128, 128}};
+	for (size_t n = 0; n < sizeof shapes / sizeof *shapes; n++)
+		for (size_t k = 0; k < sizeof dtypes / sizeof *dtypes; k++) {
+			struct fixture f = fixture_open(1);
+			const int rows = shapes[n][0], cols = shapes[n][1];
+			const size_t size = dsa_dtype_bytes(dtypes[k]), count = (size_t)(rows * cols);
+			const int blocks =
+			    (rows + shapes[n][2] - 1) / shapes[n][2] * ((cols + shapes[n][3] - 1) / shapes[n][3]);
+			uint8_t *stored = fixture_keep(&f, count * size);
+			float *scales = fixture_keep(&f, (size_t)blocks * sizeof *scales);
+			const struct dsa_block_scales of = {scales, shapes[n][2], shapes[n][3]};
+			const bool fp8 = dtypes[k] == DSA_F8_E4M3;
+			for (int i = 0; i < blocks; i++)
+				scales[i] = fabsf(fixture_float(&f));
+			for (size_t i = 0; i < count * size; i++)
+				stored[i] = (uint8_t)(fixture_random(&f) & 0xbf); /* no exponent is full */
+			struct dsa_tensor a = fixture_poison(&f, rows, cols), b = fixture_poison(&f, rows, cols);
+			if (fp8)
+				fixture_ok(&f, f.be->ops->load_fp8(f.be, a, stored, &of, NULL));
+			else
+				fixture_ok(&f, f.be->ops->load_weight(f.be, a, stored, dtypes[k], NULL));
+			fixture_ok(&f, f.be->ops->convert(f.be, b, stored, dtypes[k], fp8 ? &of : NULL, NULL));
+			assert_memory_equal(a.data, b.data, count * sizeof(float));
+			assert_true(isfinite(fixture_at(b, rows - 1, cols - 1)));
+			fixture_close(&f);
+		}
+}
+
+static void scaled_numbers_are_products_rounded_once(void **state)
+{
+	(void)state;
+	struct fixture f = fixture_open(1);
+	static const float factors[] = {0.5f, 0.17677669f, 3, -1, 0};
+	for (size_t n = 0; n < sizeof factors / sizeof *factors; n++) {
+		struct dsa_tensor x = fixture_tensor(&f, 9, 13, 2), t = fixture_poison(&f, 9, 13);
+		memcpy(t.data, x.data, 9 * 13 * sizeof(float));
+		fixture_ok(&f, f.be->ops->scale(f.be, t, factors[n], NULL));
+		for (int i = 0; i < 9 * 13; i++) {
+			const float want = (float)((double)fixture_at(x, 0, i) * (double)factors[n]);
+			assert_true(fixture_at(t, 0, i) == want);
+		}
+	}
+	fixture_close(&f);
+}
+
 static void keys_go_to_the_rows_of_their_positions(void **state)
 {
 	(void)state;
@@ -151,6 +227,9 @@ int main(void)
 	    cmocka_unit_test(every_finite_f16_becomes_the_same_number),
 	    cmocka_unit_test(bf16_and_f32_keep_their_bits),
 	    cmocka_unit_test(weights_that_are_not_finite_are_refused_with_their_place),
+	    cmocka_unit_test(fetched_memory_is_what_was_pinned),
+	    cmocka_unit_test(converted_weights_have_the_bits_of_loaded_ones),
+	    cmocka_unit_test(scaled_numbers_are_products_rounded_once),
 	    cmocka_unit_test(keys_go_to_the_rows_of_their_positions),
 	    cmocka_unit_test(gather_takes_the_named_rows),
 	};
