@@ -86,6 +86,12 @@ const struct dsa_option_row dsa_option_table[] = {
     {"host-memory", SIZE, AT(host_memory), "SIZE",
      "memory for kept states, e.g. 4GiB (default: half of what is free; inspect: 1024GiB); changes no figure",
      MEASURING | ON(DSA_CMD_INSPECT), false},
+    {"spill", SIZE, AT(spill), "SIZE",
+     "disk in RUN for states beyond --host-memory; 0: none, they are run again (default: 4 times --host-memory, at "
+     "most "
+     "half of what is free; none where RUN is in memory); changes no figure",
+     ON(DSA_CMD_CALIBRATE), false},
+    {"spill-zstd", FLAG, AT(spill_zstd), NULL, "compress them: less disk, more time", ON(DSA_CMD_CALIBRATE), false},
     {"gpu-memory", SIZE, AT(gpu_memory), "SIZE",
      "most memory of the GPU to take (default: all that is free; inspect: 78GiB)",
      MEASURING | ON(DSA_CMD_BENCH) | ON(DSA_CMD_INSPECT), false},
@@ -286,6 +292,7 @@ static void set_defaults(struct dsa_cli_options *options, enum dsa_command comma
 	                             .epsilon = 0.02,
 	                             .refine = true,
 	                             .refine_work = 1,
+	                             .spill = DSA_SPILL_DERIVED,
 	                             .budget_kl = NAN,
 	                             .budget_nll = NAN,
 	                             .budget_kl_p99 = NAN,

@@ -18,6 +18,7 @@
 #include "config_file.h"
 #include "documents.h"
 #include "run_files.h"
+#include "spill_limit.h"
 
 /* Opens the model when the first question reaches it: a finished run is written again without loading one. */
 struct lazy_evaluator {
@@ -213,7 +214,11 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 		return status;
 	session->model->config.index_precision = session->config.index_precision;
 	session->host_memory = dsa_session_pool_limit(session);
+	session->spill = dsa_spill_limit(session->options, session->host_memory);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
+	                                                    .spill_directory = session->run,
+	                                                    .spill = session->spill,
+	                                                    .spill_zstd = session->options->spill_zstd,
 	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
 	                                                    .mine = mine,

@@ -30,7 +30,8 @@ struct dsa_session {
 	char *run;                        /* run directory, NULL for commands without one */
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	size_t host_memory;
-	int wave; /* candidates that advance together; known once the model is to be loaded */
+	uint64_t spill; /* bytes of disk for states; known with host_memory, once the model is loaded */
+	int wave;       /* candidates that advance together; known once the model is to be loaded */
 	char fingerprint[DSA_HASH_HEX];
 	char tokenizer[DSA_HASH_HEX]; /* SHA-256 of tokenizer.json; empty: there is none */
 	bool resumed;
