@@ -19,7 +19,12 @@
 #include "dsa/status.h"
 
 struct dsa_model_evaluator_options {
-	size_t host_memory;    /* bytes the state pool may take */
+	size_t host_memory; /* bytes of memory that the state pool may take */
+	/* What memory has no room for goes to a file in this directory, at most `spill` bytes of it; 0: it is run
+	 * again. spill_zstd: compressed. Change no figure. */
+	const char *spill_directory;
+	uint64_t spill;
+	bool spill_zstd;
 	size_t overlap_memory; /* device bytes for selections of all layers; 0: DSA_OVERLAP_BYTES. Changes no figure */
 	int wave; /* candidates that advance together (dsa_plan_wave), each in a stream of its own on the device; ≤ 0 or
 	           * more than DSA_TOGETHER: that many */

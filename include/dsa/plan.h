@@ -67,16 +67,17 @@ double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates
 
 struct dsa_plan_memory {
 	size_t kept;  /* keys below K and reference hidden states of the batches that may keep them */
-	size_t pool;  /* what is left of the limit for states */
+	size_t pool;  /* what is left of the limit for states, with the buffer of those on disk */
 	size_t state; /* one layer's state of every batch */
 };
-/* How limit is granted: what every pattern needs first, batch by batch, the rest to states.
+/* How limit is granted: what every pattern needs first, batch by batch, the rest to states. spills: states may go to
+ * disk, which needs a buffer of the largest.
  * mine (batches): only those are planned for; NULL: all. tokens (documents): T of each. allowed, image (batches):
  * whether a batch keeps keys and reference, and the bytes of one of its states, 0 for none. scratch holds documents of
  * the largest batch. */
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const bool *mine,
                      const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
-                     struct dsa_pass_document *scratch, bool *allowed, size_t *image);
+                     bool spills, struct dsa_pass_document *scratch, bool *allowed, size_t *image);
 
 /* What a run asks of the device. */
 struct dsa_plan_demand {

@@ -10,7 +10,11 @@
  * letter changed, in front of layers that can still be flipped. Of a held-out batch, on which only winners are asked,
  * that is the base's own path and the path of the flip that is about to be committed. The pool is bounded: the base's
  * path comes first, then that of the expected winner, then layers that are likely to be flipped next. What is not kept
- * is run again: same bits. */
+ * is run again: same bits.
+ *
+ * The pool has memory first and, where it may, disk behind it (spill.h): what is kept once the memory is full goes to a
+ * file through a buffer of one image, which counts as memory. What the disk refuses or does not give back as it was is
+ * dropped with a warning: only costs follow from it too. */
 #ifndef DSA_STATES_H
 #define DSA_STATES_H
 
@@ -19,16 +23,26 @@
 #include <stdint.h>
 
 #include "dsa/backend.h"
+#include "dsa/log.h"
 #include "dsa/status.h"
 
 struct dsa_states;
 
-/* be: whose stash images lie in; NULL: host memory. image_bytes (batches): bytes of one state of each batch, 0 for a
- * batch of which nothing is to be kept. heldout (batches): which are held out; NULL: none. limit: bytes the pool may
- * hold. */
+/* Where states go that memory has no room for. */
+struct dsa_states_disk {
+	const char *directory; /* of the file; NULL: only planned with, nothing is ever kept there */
+	uint64_t limit;        /* bytes of it */
+	bool zstd;
+	const struct dsa_log *log; /* warnings */
+};
+
+/* be: whose stash images in memory lie in; NULL: host memory. image_bytes (batches): bytes of one state of each batch,
+ * 0 for a batch of which nothing is to be kept. heldout (batches): which are held out; NULL: none. limit: bytes of
+ * memory that the pool may hold, its buffer for the disk included. disk: NULL for none; there is none either where the
+ * limit has no room for the buffer. */
 DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
                                             const size_t *image_bytes, const bool *heldout, size_t limit,
-                                            struct dsa_error *err);
+                                            const struct dsa_states_disk *disk, struct dsa_error *err);
 void dsa_states_close(struct dsa_states *states);
 /* A new base pattern: entries that no candidate of it can start from are dropped. likely: the layers that may be
  * flipped next, most likely first, as far as known (count 0: nothing is known). Only costs follow from it, never bits.
@@ -38,16 +52,32 @@ DSA_CHECKED enum dsa_status dsa_states_rebase(struct dsa_states *states, const c
 /* The layer whose flip is likely to be the next one committed, or -1: its whole path is worth more than those of
  * others. May be called at any time; holds until the next rebase, which takes the likeliest. */
 void dsa_states_expect(struct dsa_states *states, int flip);
-/* What the last rebase planned to keep: states in front of how many layers of the base's path and of a candidate's. */
-void dsa_states_plan(const struct dsa_states *states, int *base, int *candidate);
-/* The kept state of `batch` with the longest prefix of pattern: *layer letters long, NULL and 0 if none. */
-const void *dsa_states_find(const struct dsa_states *states, int batch, const char *pattern, int *layer);
+
+/* What the last rebase planned. */
+struct dsa_states_plan {
+	int base, candidate; /* layers of the base's path, and of a candidate's, in front of which states are kept */
+	uint64_t disk;       /* bytes of the file at most, whatever comes to be kept */
+};
+struct dsa_states_plan dsa_states_plan(const struct dsa_states *states);
+
+/* The kept state of `batch` with the longest prefix of pattern, of at least `least` letters: *layer letters long, NULL
+ * and 0 if none. Good until the next call of the pool. */
+const void *dsa_states_find(struct dsa_states *states, int batch, const char *pattern, int least, int *layer);
 /* Room for the state of pattern[0..layer) if it is worth keeping, not there yet and fits; else NULL. winner: nothing
  * else is asked on this batch before pattern becomes the base, so its path takes the place of the base's. The caller
- * fills it before the next call, or gives it back with dsa_states_forget(). Lack of host memory is no error: it is not
- * kept. */
+ * fills it, and then says dsa_states_kept(), or dsa_states_forget() if it could not, before any other call. Lack of
+ * host memory is no error: it is not kept. */
 void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer, bool winner);
-void dsa_states_forget(struct dsa_states *states, int batch, const void *image);
-size_t dsa_states_bytes(const struct dsa_states *states); /* held now */
+void dsa_states_kept(struct dsa_states *states);
+void dsa_states_forget(struct dsa_states *states);
+
+struct dsa_states_usage {
+	size_t memory, most_memory;    /* bytes held now, and at most; the buffer for the disk included */
+	uint64_t disk, most_disk;      /* … of the file */
+	uint64_t written, read, reads; /* bytes to and from the file; states that were read */
+};
+struct dsa_states_usage dsa_states_usage(const struct dsa_states *states);
+/* Bytes of the buffer for the disk, taken of the limit, where the largest state has `image` bytes; pure. */
+size_t dsa_states_buffer(size_t image, bool zstd);
 
 #endif

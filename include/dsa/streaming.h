@@ -1,10 +1,10 @@
 /* streaming.h: what a calibration would cost if the weights were streamed through the device layer by layer.
  *
- * An estimate on paper: this program does not stream, it needs the whole model on one device. Pure functions of the
- * configuration, the checkpoint's sizes and a machine's rates. Layers would come from pinned host memory as far as they
- * fit there, the rest from disk, double-buffered, so the slowest of arithmetic, transfer and disk decides; a machine's
- * GPUs share what one read of the disk brings, each has its own link to the host. Documents are dealt out over the
- * GPUs.
+ * An estimate on paper; what a run does is planned by residency.h, in which a visit works on one batch: as many
+ * documents as `visit` says are a batch by --batch-tokens. Pure functions of the configuration, the checkpoint's sizes
+ * and a machine's rates. Layers would come from pinned host memory as far as they fit there, the rest from disk,
+ * double-buffered, so the slowest of arithmetic, transfer and disk decides; a machine's GPUs share what one read of the
+ * disk brings, each has its own link to the host. Documents are dealt out over the GPUs.
  *
  * The search is exact greedy to the last layer that can be flipped, its order the one that costs most (deepest first).
  * A wave of neighbouring candidates starts at its first flip and goes to the last layer over positions >= K; each

@@ -6,6 +6,8 @@
 
 #include "dsa/plan.h"
 
+static const double mib = 1048576.0;
+
 static size_t hidden_bytes(const struct model_evaluator *me, int64_t rows)
 {
 	return (size_t)rows * (size_t)me->model->config.hidden * dsa_dtype_bytes(me->be->act);
@@ -197,10 +199,9 @@ enum dsa_status model_evaluator_rebase(struct model_evaluator *me, const char *b
 		return status;
 	memcpy(me->base, base, (size_t)me->shape.layers + 1);
 	memset(me->flip_cost, 0, (size_t)me->shape.layers * sizeof *me->flip_cost);
-	int on_base, of_candidates;
-	dsa_states_plan(me->states, &on_base, &of_candidates);
+	const struct dsa_states_plan plan = dsa_states_plan(me->states);
 	dsa_log_line(me->log, DSA_LOG_DEBUG, "base %s: states kept in front of %d layers of it, %d of its candidates",
-	             base, on_base, of_candidates);
+	             base, plan.base, plan.candidate);
 	return DSA_OK;
 }
 
@@ -317,11 +318,24 @@ static enum dsa_status evaluate(struct dsa_evaluator *self, const struct dsa_ask
 	return status ? status : compare(me, &waiting, sink, err);
 }
 
+static void say_usage(const struct model_evaluator *me)
+{
+	const struct dsa_states_usage usage = dsa_states_usage(me->states);
+	dsa_log_line(
+	    me->log, DSA_LOG_DEBUG,
+	    "states: at most %.1f MiB in memory and %.1f MiB on disk, %.1f MiB written to it, %.1f MiB of %llu "
+	    "states read back",
+	    (double)usage.most_memory / mib, (double)usage.most_disk / mib, (double)usage.written / mib,
+	    (double)usage.read / mib, (unsigned long long)usage.reads);
+}
+
 static void close_evaluator(struct dsa_evaluator *self)
 {
 	struct model_evaluator *me = (struct model_evaluator *)self;
 	if (!me)
 		return;
+	if (me->states)
+		say_usage(me);
 	for (int b = 0; me->kept && b < me->shape.batches; b++) {
 		dsa_prefix_close(me->kept[b].prefix);
 		if (me->kept[b].hidden)
@@ -356,8 +370,14 @@ static struct largest largest_batch(const struct dsa_evaluator_shape *shape)
 	return most;
 }
 
-static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, const bool *mine, struct dsa_error *err)
+static enum dsa_status plan_memory(struct model_evaluator *me, const struct dsa_model_evaluator_options *options,
+                                   struct dsa_error *err)
 {
+	const struct dsa_states_disk disk = {.directory = options->spill_directory,
+	                                     .limit = options->spill,
+	                                     .zstd = options->spill_zstd,
+	                                     .log = options->log};
+	const bool spills = disk.directory && disk.limit;
 	const struct dsa_model_config *config = &me->model->config;
 	struct dsa_plan_memory plan = {0};
 	size_t batches = (size_t)me->shape.batches, documents = (size_t)me->shape.documents;
@@ -370,19 +390,22 @@ static enum dsa_status plan_memory(struct model_evaluator *me, size_t limit, con
 	for (int d = 0; d < me->shape.documents; d++)
 		tokens[d] = dsa_spool_document(me->spool, d)->tokens;
 	if (!me->naive)
-		dsa_plan_memory(&plan, &me->shape, mine, tokens, config, me->be->act, limit, me->documents, allowed,
-		                image);
+		dsa_plan_memory(&plan, &me->shape, options->mine, tokens, config, me->be->act, options->host_memory,
+		                spills, me->documents, allowed, image);
 	for (int b = 0; b < me->shape.batches; b++) {
 		me->kept[b].allowed = allowed[b];
 		heldout[b] = me->shape.batch[b].split == DSA_HELDOUT;
 	}
-	enum dsa_status status =
-	    dsa_states_open(&me->states, me->be, me->shape.layers, me->shape.batches, image, heldout, plan.pool, err);
+	enum dsa_status status = dsa_states_open(&me->states, me->be, me->shape.layers, me->shape.batches, image,
+	                                         heldout, plan.pool, spills ? &disk : NULL, err);
 	if (status)
 		return status;
-	dsa_log_line(me->log, DSA_LOG_DEBUG,
-	             "state pool: %.0f MiB for prefixes and reference, %.0f MiB for states of %.1f MiB per layer",
-	             (double)plan.kept / 1048576.0, (double)plan.pool / 1048576.0, (double)plan.state / 1048576.0);
+	dsa_log_line(
+	    me->log, DSA_LOG_DEBUG,
+	    "state pool: %.0f MiB for prefixes and reference, %.0f MiB and %.0f MiB of disk for states of %.1f "
+	    "MiB per layer",
+	    (double)plan.kept / mib, (double)plan.pool / mib, spills ? (double)disk.limit / mib : 0.0,
+	    (double)plan.state / mib);
 	return DSA_OK;
 }
 
@@ -444,7 +467,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	if (!status)
 		status = take_memory(me, options->wave, err);
 	if (!status)
-		status = plan_memory(me, options->host_memory, options->mine, err);
+		status = plan_memory(me, options, err);
 	if (status) {
 		close_evaluator(&me->evaluator);
 		return status;

@@ -124,7 +124,9 @@ static enum dsa_status gather_window(struct model_evaluator *me, struct dsa_doc_
 		if (image)
 			status = dsa_forward_save(me->forward, image, err);
 		if (status && image)
-			dsa_states_forget(me->states, me->batch, image);
+			dsa_states_forget(me->states);
+		else if (image)
+			dsa_states_kept(me->states);
 	}
 	return status ? status : model_evaluator_keep_reference(me, kept, err);
 }

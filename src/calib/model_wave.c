@@ -17,16 +17,22 @@ static enum dsa_status start(struct model_evaluator *me, struct runner *runners,
 {
 	struct runner *runner = &runners[i];
 	const void *image = NULL;
+	int kept = 0;
 	runner->from = 0;
 	runner->source = -1;
-	if (!whole)
-		image = dsa_states_find(me->states, me->batch, runner->pattern, &runner->from);
 	for (int j = 0; j < i && !seed; j++) {
 		const int common = dsa_pattern_common(runners[j].pattern, runner->pattern);
 		if (common > runner->from && common >= runners[j].from) {
 			runner->from = common;
 			runner->source = j;
 		}
+	}
+	/* Only one that is not behind that is looked for: it may have to come from disk. */
+	if (!whole)
+		image = dsa_states_find(me->states, me->batch, runner->pattern, runner->from, &kept);
+	if (image) {
+		runner->from = kept;
+		runner->source = -1;
 	}
 	if (runner->source >= 0)
 		return DSA_OK;
@@ -47,7 +53,9 @@ static enum dsa_status run_layer(struct model_evaluator *me, const char *pattern
 		return DSA_OK;
 	status = dsa_forward_save(me->forward, image, err);
 	if (status)
-		dsa_states_forget(me->states, me->batch, image);
+		dsa_states_forget(me->states);
+	else
+		dsa_states_kept(me->states);
 	return status;
 }
 

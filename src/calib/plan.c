@@ -176,24 +176,37 @@ double dsa_plan_seconds(const struct dsa_plan *plan, const struct dsa_plan_rates
 	       suffix * (rates->full + (rates->shared - rates->full) * plan->shared) + (double)plan->head * rates->head;
 }
 
+static void documents_of(const struct dsa_evaluator_batch *batch, const int *tokens, struct dsa_pass_document *out)
+{
+	for (int d = 0; d < batch->count; d++)
+		out[d] = (struct dsa_pass_document){.tokens = tokens[batch->documents[d]]};
+}
+
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const bool *mine,
                      const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
-                     struct dsa_pass_document *scratch, bool *allowed, size_t *image)
+                     bool spills, struct dsa_pass_document *scratch, bool *allowed, size_t *image)
 {
 	*plan = (struct dsa_plan_memory){.pool = limit};
+	/* Where states go to disk, batches beyond the first leave them the buffer that this takes. */
+	size_t buffer = 0;
+	for (int b = 0; b < shape->batches; b++) {
+		documents_of(&shape->batch[b], tokens, scratch);
+		image[b] = !mine || mine[b] ? dsa_state_bytes(config, scratch, shape->batch[b].count) : 0;
+		buffer = spills && image[b] > buffer ? image[b] : buffer;
+	}
 	for (int b = 0; b < shape->batches; b++) {
 		const struct dsa_evaluator_batch *batch = &shape->batch[b];
-		for (int d = 0; d < batch->count; d++)
-			scratch[d] = (struct dsa_pass_document){.tokens = tokens[batch->documents[d]]};
+		const size_t state = image[b], reserved = plan->kept ? buffer : 0;
+		documents_of(batch, tokens, scratch);
 		size_t hidden = (size_t)batch->scored * (size_t)config->hidden * dsa_dtype_bytes(act);
 		size_t fixed = hidden + dsa_prefix_bytes(config, act, scratch, batch->count);
 		image[b] = 0;
-		allowed[b] = fixed <= plan->pool && (!mine || mine[b]);
+		allowed[b] = reserved <= plan->pool && fixed <= plan->pool - reserved && (!mine || mine[b]);
 		if (!allowed[b])
 			continue;
 		plan->kept += fixed;
 		plan->pool -= fixed;
-		image[b] = dsa_state_bytes(config, scratch, batch->count);
+		image[b] = state;
 		plan->state += image[b];
 	}
 }

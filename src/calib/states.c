@@ -1,16 +1,19 @@
 #include "dsa/states.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dsa/arena.h"
+#include "dsa/spill.h"
 
 struct entry {
 	struct entry *next;
 	int layer;
 	bool winner;  /* on the path of what is about to be the base */
 	char *prefix; /* (layer) letters, behind the entry in one block */
-	void *image;
+	void *image;  /* NULL: on disk */
+	struct dsa_spilled spilled;
 };
 
 struct dsa_states {
@@ -21,7 +24,18 @@ struct dsa_states {
 	size_t base_images;      /* Σ image_bytes: a state in front of one layer, of every batch */
 	size_t candidate_images; /* … of every batch that is not held out */
 	struct entry **entries;  /* (batches) */
-	size_t limit, held;
+	size_t largest;          /* of image_bytes */
+	size_t limit, held;      /* memory of images; the buffer is apart */
+	size_t most_held;
+	struct dsa_spill *spill; /* NULL: no disk */
+	uint64_t disk_limit;
+	bool spill_planned; /* but there is no file to write to */
+	bool spill_lost;    /* it failed: nothing more goes there */
+	const struct dsa_log *log;
+	void *buffer;          /* of one image on its way to or from the disk; NULL until it is needed */
+	size_t buffer_bytes;   /* what it takes of the limit */
+	struct entry *filling; /* handed out to be filled, in no list yet; its image may be the buffer */
+	int filling_batch;
 	char *base;           /* (layers + 1); empty before the first rebase */
 	bool *keep_base;      /* (layers) keep the base's state in front of this layer */
 	bool *keep_next;      /* (layers) and the expected winner's */
@@ -46,13 +60,48 @@ static void drop(struct dsa_states *states, int batch, struct entry **link)
 {
 	struct entry *entry = *link;
 	*link = entry->next;
-	states->held -= states->image_bytes[batch];
-	give(states, entry->image);
+	if (entry->image) {
+		states->held -= states->image_bytes[batch];
+		give(states, entry->image);
+	} else {
+		dsa_spill_drop(states->spill, &entry->spilled);
+	}
 	free(entry);
 }
 
+size_t dsa_states_buffer(size_t image, bool zstd)
+{
+	return image + dsa_spill_memory(zstd);
+}
+
+/* The disk takes its buffer from the memory; where that has no room for one there is no disk. */
+static enum dsa_status open_disk(struct dsa_states *states, const struct dsa_states_disk *disk, struct dsa_error *err)
+{
+	size_t smallest = states->largest;
+	for (int b = 0; b < states->batches; b++)
+		if (states->image_bytes[b] && states->image_bytes[b] < smallest)
+			smallest = states->image_bytes[b];
+	const size_t buffer = dsa_states_buffer(states->largest, disk->zstd);
+	if (!disk->limit || !smallest || buffer > states->limit)
+		return DSA_OK;
+	const struct dsa_spill_options options = {.directory = disk->directory ? disk->directory : "",
+	                                          .limit = disk->limit,
+	                                          .image = smallest,
+	                                          .zstd = disk->zstd};
+	enum dsa_status status = dsa_spill_open(&states->spill, &options, err);
+	if (status)
+		return status;
+	states->spill_planned = !disk->directory;
+	states->disk_limit = disk->limit;
+	states->log = disk->log;
+	states->buffer_bytes = buffer;
+	states->limit -= buffer;
+	return DSA_OK;
+}
+
 enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be, int layers, int batches,
-                                const size_t *image_bytes, const bool *heldout, size_t limit, struct dsa_error *err)
+                                const size_t *image_bytes, const bool *heldout, size_t limit,
+                                const struct dsa_states_disk *disk, struct dsa_error *err)
 {
 	*out = NULL;
 	struct dsa_states *states = dsa_alloc(1, sizeof *states, "the state pool", err);
@@ -80,6 +129,12 @@ enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be,
 		states->heldout[b] = heldout && heldout[b];
 		states->base_images += image_bytes[b];
 		states->candidate_images += states->heldout[b] ? 0 : image_bytes[b];
+		states->largest = image_bytes[b] > states->largest ? image_bytes[b] : states->largest;
+	}
+	enum dsa_status status = disk ? open_disk(states, disk, err) : DSA_OK;
+	if (status) {
+		dsa_states_close(states);
+		return status;
 	}
 	*out = states;
 	return DSA_OK;
@@ -89,6 +144,8 @@ void dsa_states_close(struct dsa_states *states)
 {
 	if (!states)
 		return;
+	if (states->filling)
+		dsa_states_forget(states);
 	for (int b = 0; states->entries && b < states->batches; b++)
 		while (states->entries[b])
 			drop(states, b, &states->entries[b]);
@@ -99,16 +156,9 @@ void dsa_states_close(struct dsa_states *states)
 	free(states->keep_base);
 	free(states->keep_next);
 	free(states->keep_candidate);
+	free(states->buffer);
+	dsa_spill_close(states->spill);
 	free(states);
-}
-
-void dsa_states_plan(const struct dsa_states *states, int *base, int *candidate)
-{
-	*base = *candidate = 0;
-	for (int m = 0; m < states->layers; m++) {
-		*base += states->keep_base[m];
-		*candidate += states->keep_candidate[m];
-	}
 }
 
 /* Letters of prefix that differ from the base. */
@@ -195,8 +245,19 @@ static void mark_candidates(struct dsa_states *states, size_t room, const int *l
 	}
 }
 
+/* Bytes of states that memory and disk hold together. A state lies on one side whole, so what both leave free may be of
+ * no use to the largest; with that much less planned, whatever is planned fits. */
+static size_t room_of(const struct dsa_states *states)
+{
+	if (!states->spill || states->spill_lost)
+		return states->limit;
+	const uint64_t disk = dsa_spill_room(states->spill, states->largest);
+	return disk > states->largest ? states->limit + (size_t)disk - states->largest : states->limit;
+}
+
 static void plan(struct dsa_states *states, const int *likely, int count)
 {
+	const size_t room = room_of(states);
 	size_t marked = 0;
 	memset(states->keep_base, 0, (size_t)states->layers * sizeof(bool));
 	memset(states->keep_next, 0, (size_t)states->layers * sizeof(bool));
@@ -204,10 +265,10 @@ static void plan(struct dsa_states *states, const int *likely, int count)
 	states->next = count > 0 ? likely[0] : -1;
 	for (int n = 1; n < states->layers; n++) {
 		marked = (size_t)mark_every(states, states->keep_base, n);
-		if (fits(marked, states->base_images, states->limit)) {
+		if (fits(marked, states->base_images, room)) {
 			/* A sparse base path is better completed before candidates keep anything of their own. */
 			if (n == 1)
-				mark_candidates(states, states->limit - marked * states->base_images, likely, count);
+				mark_candidates(states, room - marked * states->base_images, likely, count);
 			return;
 		}
 	}
@@ -237,14 +298,73 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, c
 	return DSA_OK;
 }
 
-const void *dsa_states_find(const struct dsa_states *states, int batch, const char *pattern, int *layer)
+struct dsa_states_plan dsa_states_plan(const struct dsa_states *states)
 {
-	const struct entry *best = NULL;
-	for (const struct entry *entry = states->entries[batch]; entry; entry = entry->next)
-		if ((!best || entry->layer > best->layer) && !memcmp(entry->prefix, pattern, (size_t)entry->layer))
-			best = entry;
-	*layer = best ? best->layer : 0;
-	return best ? best->image : NULL;
+	struct dsa_states_plan plan = {0};
+	for (int m = 1; m < states->layers; m++) {
+		plan.base += states->keep_base[m];
+		plan.candidate += states->keep_candidate[m];
+	}
+	if (!states->spill || states->spill_lost)
+		return plan;
+	/* In front of layer m are the base's state and those with one of the letters 1 … m - 1 changed. */
+	const uint64_t each = (uint64_t)states->layers * (uint64_t)(states->layers - 1) / 2;
+	for (int b = 0; b < states->batches; b++)
+		plan.disk += each * dsa_spill_size(states->spill, states->image_bytes[b]);
+	/* The file grows only when memory has no room for one more. */
+	const size_t full = states->limit > states->largest ? states->limit - states->largest : 0;
+	plan.disk = plan.disk > full ? plan.disk - full : 0;
+	plan.disk = plan.disk < states->disk_limit ? plan.disk : states->disk_limit;
+	return plan;
+}
+
+static bool has_buffer(struct dsa_states *states)
+{
+	if (!states->buffer)
+		states->buffer = malloc(states->largest);
+	return states->buffer != NULL;
+}
+
+/* What fails once fails again: nothing more is written, what is there may still be read. */
+static void lose_disk(struct dsa_states *states, const struct dsa_error *err, const char *consequence)
+{
+	if (!states->spill_lost)
+		dsa_log_line(states->log, DSA_LOG_WARN, "%s; %s, and no more of them go to disk", err->text,
+		             consequence);
+	states->spill_lost = true;
+}
+
+/* The link to the entry of the longest prefix; NULL: none of at least `least` letters. */
+static struct entry **longest(struct dsa_states *states, int batch, const char *pattern, int least)
+{
+	struct entry **best = NULL;
+	for (struct entry **link = &states->entries[batch]; *link; link = &(*link)->next) {
+		const struct entry *entry = *link;
+		if (entry->layer >= least && (!best || entry->layer > (*best)->layer) &&
+		    !memcmp(entry->prefix, pattern, (size_t)entry->layer))
+			best = link;
+	}
+	return best;
+}
+
+const void *dsa_states_find(struct dsa_states *states, int batch, const char *pattern, int least, int *layer)
+{
+	struct entry **link;
+	assert(!states->filling);
+	while ((link = longest(states, batch, pattern, least))) {
+		const struct entry *entry = *link;
+		struct dsa_error err;
+		*layer = entry->layer;
+		if (entry->image)
+			return entry->image;
+		/* The buffer was there when the entry was written. */
+		if (!dsa_spill_read(states->spill, &entry->spilled, states->buffer, &err))
+			return states->buffer;
+		lose_disk(states, &err, "its layers are run again");
+		drop(states, batch, link);
+	}
+	*layer = 0;
+	return NULL;
 }
 
 /* How much an entry would be missed. */
@@ -270,11 +390,26 @@ static enum worth worth(const struct dsa_states *states, int batch, const char *
 	return states->keep_candidate[layer] ? WORTH_SHORTCUT : WORTH_NOTHING;
 }
 
+static bool memory_fits(const struct dsa_states *states, size_t bytes)
+{
+	return bytes <= states->limit - states->held;
+}
+
+static bool disk_fits(const struct dsa_states *states, size_t bytes)
+{
+	return states->spill && !states->spill_planned && !states->spill_lost && dsa_spill_fits(states->spill, bytes);
+}
+
+static bool has_room(const struct dsa_states *states, size_t bytes)
+{
+	return memory_fits(states, bytes) || disk_fits(states, bytes);
+}
+
 /* Drops entries of the batch that are not on the winner's path, until one more state fits. */
 static void make_way(struct dsa_states *states, int batch, const char *pattern)
 {
 	struct entry **link = &states->entries[batch];
-	while (*link && states->held + states->image_bytes[batch] > states->limit) {
+	while (*link && !has_room(states, states->image_bytes[batch])) {
 		const struct entry *entry = *link;
 		if (changed(states, entry->prefix, entry->layer) == 0 &&
 		    memcmp(entry->prefix, pattern, (size_t)entry->layer) != 0)
@@ -290,10 +425,10 @@ static bool make_room(struct dsa_states *states, int batch, enum worth value)
 {
 	size_t bytes = states->image_bytes[batch];
 	for (enum worth least = WORTH_NOTHING; least < value; least++) {
-		for (int i = 0; i < states->batches && states->held + bytes > states->limit; i++) {
+		for (int i = 0; i < states->batches && !has_room(states, bytes); i++) {
 			int b = (batch + i) % states->batches;
 			struct entry **link = &states->entries[b];
-			while (*link && states->held + bytes > states->limit) {
+			while (*link && !has_room(states, bytes)) {
 				const struct entry *entry = *link;
 				if (worth(states, b, entry->prefix, entry->layer, entry->winner) <= least)
 					drop(states, b, link);
@@ -302,7 +437,7 @@ static bool make_room(struct dsa_states *states, int batch, enum worth value)
 			}
 		}
 	}
-	return states->held + bytes <= states->limit;
+	return has_room(states, bytes);
 }
 
 void dsa_states_expect(struct dsa_states *states, int flip)
@@ -319,9 +454,22 @@ void dsa_states_expect(struct dsa_states *states, int flip)
 		mark_next(states);
 }
 
+/* Memory for an image: its own, or the buffer of the disk's; NULL: the machine has none. */
+static void *place(struct dsa_states *states, size_t bytes)
+{
+	void *image = memory_fits(states, bytes) ? take(states, bytes) : NULL;
+	if (image) {
+		states->held += bytes;
+		states->most_held = states->held > states->most_held ? states->held : states->most_held;
+		return image;
+	}
+	return disk_fits(states, bytes) && has_buffer(states) ? states->buffer : NULL;
+}
+
 void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern, int layer, bool winner)
 {
 	size_t bytes = states->image_bytes[batch];
+	assert(!states->filling);
 	if (!bytes || !states->base[0] || layer < 1 || layer >= states->layers)
 		return NULL;
 	enum worth value = worth(states, batch, pattern, layer, winner);
@@ -337,31 +485,60 @@ void *dsa_states_keep(struct dsa_states *states, int batch, const char *pattern,
 	if (!make_room(states, batch, value))
 		return NULL;
 	struct entry *entry = malloc(sizeof *entry + (size_t)layer);
-	void *image = take(states, bytes);
-	if (!entry || !image) {
+	void *image = entry ? place(states, bytes) : NULL;
+	if (!image) {
 		free(entry);
-		if (image)
-			give(states, image);
 		return NULL;
 	}
-	*entry = (struct entry){.next = states->entries[batch], .layer = layer, .winner = winner, .image = image};
+	*entry = (struct entry){.layer = layer, .winner = winner, .image = image};
 	entry->prefix = (char *)(entry + 1);
 	memcpy(entry->prefix, pattern, (size_t)layer);
-	states->entries[batch] = entry;
-	states->held += bytes;
+	states->filling = entry;
+	states->filling_batch = batch;
 	return image;
 }
 
-void dsa_states_forget(struct dsa_states *states, int batch, const void *image)
+void dsa_states_kept(struct dsa_states *states)
 {
-	for (struct entry **link = &states->entries[batch]; *link; link = &(*link)->next)
-		if ((*link)->image == image) {
-			drop(states, batch, link);
+	struct entry *entry = states->filling;
+	const int batch = states->filling_batch;
+	struct dsa_error err;
+	assert(entry);
+	states->filling = NULL;
+	if (entry->image == states->buffer) {
+		if (dsa_spill_write(states->spill, entry->image, states->image_bytes[batch], &entry->spilled, &err)) {
+			lose_disk(states, &err, "what memory cannot hold is run again");
+			free(entry);
 			return;
 		}
+		entry->image = NULL;
+	}
+	entry->next = states->entries[batch];
+	states->entries[batch] = entry;
 }
 
-size_t dsa_states_bytes(const struct dsa_states *states)
+void dsa_states_forget(struct dsa_states *states)
 {
-	return states->held;
+	struct entry *entry = states->filling;
+	assert(entry);
+	states->filling = NULL;
+	if (entry->image == states->buffer)
+		free(entry);
+	else
+		drop(states, states->filling_batch, &entry);
+}
+
+struct dsa_states_usage dsa_states_usage(const struct dsa_states *states)
+{
+	const size_t buffer = states->buffer ? states->buffer_bytes : 0;
+	struct dsa_states_usage usage = {.memory = states->held + buffer, .most_memory = states->most_held + buffer};
+	if (states->spill) {
+		const struct dsa_spill_usage *disk = dsa_spill_usage(states->spill);
+		usage.disk = disk->bytes;
+		usage.most_disk = disk->most;
+		usage.written = disk->written;
+		usage.read = disk->read;
+		usage.reads = disk->reads;
+	}
+	return usage;
 }

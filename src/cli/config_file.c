@@ -32,7 +32,8 @@ static int edits(const char *a, const char *b)
 /* What a file may set: what shapes the run, and where and with what it runs. */
 static bool is_key(const struct dsa_option_row *row, enum dsa_command command)
 {
-	static const char *const also[] = {"out", "device", "threads", "host-memory", "gpu-memory", "residency"};
+	static const char *const also[] = {"out",        "device",    "threads", "host-memory",
+	                                   "gpu-memory", "residency", "spill",   "spill-zstd"};
 	bool known = row->configured;
 	for (size_t i = 0; i < sizeof also / sizeof *also; i++)
 		known = known || !strcmp(row->name, also[i]);

@@ -9,6 +9,7 @@
 #include "dsa/file.h"
 #include "dsa/pattern.h"
 #include "dsa/states.h"
+#include "spill_limit.h"
 #include "summary.h"
 
 static double now(void)
@@ -47,20 +48,28 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 	struct dsa_states *states;
 	const struct dsa_evaluator_shape *shape = dry->shape;
 	const size_t batches = (size_t)shape->batches;
-	if (!dry->memory.state)
+	if (!dry->memory.state) {
+		dry->spill = 0;
 		return DSA_OK;
+	}
 	bool *heldout = dsa_arena_alloc(&dry->session->arena, batches, sizeof *heldout, "a plan", err);
 	if (!heldout)
 		return DSA_E_MEMORY;
 	for (int b = 0; b < shape->batches; b++)
 		heldout[b] = shape->batch[b].split == DSA_HELDOUT;
+	const bool zstd = dry->session->options->spill_zstd;
+	const struct dsa_states_disk disk = {.limit = dry->spill, .zstd = zstd};
 	enum dsa_status status =
-	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, heldout, dry->memory.pool, err);
+	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, heldout, dry->memory.pool, &disk, err);
 	if (status)
 		return status;
 	status = dsa_states_rebase(states, shape->reference, NULL, 0, err);
-	if (!status)
-		dsa_states_plan(states, &dry->base_states, &dry->candidate_states);
+	if (!status) {
+		const struct dsa_states_plan plan = dsa_states_plan(states);
+		dry->base_states = plan.base;
+		dry->candidate_states = plan.candidate;
+		dry->spill = plan.disk;
+	}
 	dsa_states_close(states);
 	return status;
 }
@@ -86,9 +95,10 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most, 0);
 	dry->streams = (size_t)session->wave * dsa_forward_stream_bytes(&session->config, most);
 	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
+	dry->spill = dsa_spill_limit(session->options, dry->limit);
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, NULL, tokens, &session->config, session->backend->act, dry->limit,
-		                scratch, allowed, image);
+		                dry->spill > 0, scratch, allowed, image);
 	for (int b = 0; b < shape->batches; b++)
 		dry->batches_kept += allowed[b];
 	return plan_states(dry, image, err);

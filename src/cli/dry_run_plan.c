@@ -159,6 +159,7 @@ void dsa_dry_run_json(struct dsa_text *text, const struct dry_run *dry)
 	dsa_json_object(&json, "disk");
 	dsa_json_put_uint(&json, "tokens", dry->spool_bytes);
 	dsa_json_put_real(&json, "journal", dry->probe.done ? ceil(journal_bytes(dry)) : NAN);
+	dsa_json_put_uint(&json, "spilled_states_most", dry->spill);
 	dsa_json_end(&json);
 	write_time(&json, dry);
 	dsa_json_end(&json);
@@ -283,6 +284,11 @@ void dsa_dry_run_text(struct dsa_text *text, const struct dry_run *dry)
 		dsa_text_add(text, ", about ");
 		add_mib(text, journal_bytes(dry));
 		dsa_text_add(text, " journal");
+	}
+	if (dry->spill) {
+		dsa_text_add(text, ", at most ");
+		add_mib(text, (double)dry->spill);
+		dsa_text_add(text, " of states");
 	}
 	dsa_text_add(text, "\n");
 	add_time(text, dry);

@@ -26,6 +26,7 @@ struct dry_run {
 	struct dsa_plan plan;
 	struct dsa_plan_memory memory;
 	size_t weights, workspace, streams, limit;
+	uint64_t spill;                    /* bytes of disk that states take at most */
 	int batches_kept;                  /* that keep keys and reference */
 	int base_states, candidate_states; /* layers in front of which states are kept at first */
 	uint64_t spool_bytes;

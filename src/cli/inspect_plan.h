@@ -1,6 +1,6 @@
 /* inspect_plan.h: inspect --plan: what streaming the weights would cost on one H100 and on eight, as text and JSON.
  *
- * The program does not stream yet, and everything printed here says so. */
+ * An estimate: what a run is going to take, its own --dry-run says. */
 #ifndef DSA_CLI_INSPECT_PLAN_H
 #define DSA_CLI_INSPECT_PLAN_H
 

@@ -38,6 +38,8 @@ struct dsa_cli_list {
 	int count;
 };
 
+#define DSA_SPILL_DERIVED UINT64_MAX /* more than any size that can be given */
+
 struct dsa_ranks;
 
 struct dsa_cli_options {
@@ -51,7 +53,9 @@ struct dsa_cli_options {
 	struct dsa_cli_list corpus, baseline, bench;
 	int64_t context, max_tokens, seed, threads, batch_tokens; /* 0: derived; verify's seed -1: as recorded */
 	uint64_t host_memory, gpu_memory;                         /* bytes; 0: derived */
-	double holdout;                                           /* share; NaN: as recorded (verify) */
+	uint64_t spill;                                           /* bytes; DSA_SPILL_DERIVED */
+	bool spill_zstd;
+	double holdout; /* share; NaN: as recorded (verify) */
 	/* Budgets; NaN: not given. */
 	double budget_kl, budget_nll, budget_kl_p99, min_top1;
 	const char *max_shared; /* "N" or "P%" */

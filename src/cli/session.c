@@ -18,6 +18,7 @@
 #include "config_file.h"
 #include "documents.h"
 #include "run_files.h"
+#include "spill_limit.h"
 
 /* Opens the model when the first question reaches it: a finished run is written again without loading one. */
 struct lazy_evaluator {
@@ -136,7 +137,11 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	if (status)
 		return status;
 	session->model->config.index_precision = session->config.index_precision;
+	session->spill = dsa_spill_limit(session->options, session->host_memory);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
+	                                                    .spill_directory = session->run,
+	                                                    .spill = session->spill,
+	                                                    .spill_zstd = session->options->spill_zstd,
 	                                                    .overlap_memory = session->overlap_memory,
 	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),

@@ -32,6 +32,7 @@ struct dsa_session {
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	/* Known once the model is to be loaded. */
 	size_t host_memory;    /* bytes that keys, references and states may take */
+	uint64_t spill;        /* bytes of disk for states */
 	int wave;              /* candidates that advance together */
 	size_t overlap_memory; /* bytes of the device that selections may take while overlap is measured */
 	struct dsa_residency residency;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dsa/spill.h"
 #include "opened_evaluator.h"
 
 /* A tiny random checkpoint with real selections to lose, and a few documents of random ids. */
@@ -136,18 +137,23 @@ static const char *const bases[] = {"FFFF", "FFSF", "FSSF"};
 static const int step_counts[] = {4, 2, 1};
 enum { STEPS = 3 };
 
-static struct seen *run_waves(struct fixture *f, size_t pool, int wave, int threads, int batch_tokens, bool naive)
+static struct seen *run_options(struct fixture *f, const struct opened_options *options)
 {
 	struct opened o = {0};
 	struct seen *seen = calloc(STEPS, sizeof *seen);
-	struct opened_options options = options_of(f, batch_tokens, threads);
-	options.evaluator = (struct dsa_model_evaluator_options){.host_memory = pool, .wave = wave, .naive = naive};
 	assert_int_equal(f->config.layers, 4);
-	opened_open(&o, &options);
+	opened_open(&o, options);
 	for (int s = 0; s < STEPS; s++)
 		ask(&o, &seen[s], bases[s], steps[s], step_counts[s], 0);
 	opened_close(&o);
 	return seen;
+}
+
+static struct seen *run_waves(struct fixture *f, size_t pool, int wave, int threads, int batch_tokens, bool naive)
+{
+	struct opened_options options = options_of(f, batch_tokens, threads);
+	options.evaluator = (struct dsa_model_evaluator_options){.host_memory = pool, .wave = wave, .naive = naive};
+	return run_options(f, &options);
 }
 
 static struct seen *run_course(struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens)
@@ -204,6 +210,51 @@ static void pool_of_any_size_changes_no_bit(void **state)
 	}
 	assert_true(large < before);
 	free(expected);
+}
+
+/* What the evaluator says when it is closed. */
+static void find_written(void *context, enum dsa_log_level level, const char *text)
+{
+	double *written = context;
+	const char *at = strstr(text, "on disk, ");
+	assert_int_not_equal(level, DSA_LOG_WARN);
+	if (at)
+		*written = strtod(at + strlen("on disk, "), NULL);
+}
+
+/* Memory for keys, references, a few states and the buffer; the disk for every other state. */
+static void states_on_disk_change_no_bit_and_save_what_memory_would(void **state)
+{
+	struct fixture *f = *state;
+	static const int batch_tokens[] = {4096, 70}, memory[] = {90000, 75000};
+	struct seen *naive = run_course(f, 0, true, 1, 4096);
+	for (int i = 0; i < 2; i++) {
+		struct seen *large = run_course(f, LARGE_POOL, false, 1, batch_tokens[i]);
+		struct seen *small = run_course(f, (size_t)memory[i], false, 1, batch_tokens[i]);
+		assert_true(executed_in(small) > executed_in(large));
+		for (int kind = 0; kind < 4; kind++) {
+			double written = 0;
+			const struct dsa_log log = {.line = find_written, .context = &written};
+			struct opened_options options = options_of(f, batch_tokens[i], 1);
+			options.evaluator = (struct dsa_model_evaluator_options){.host_memory = (size_t)memory[i],
+			                                                         .spill_directory = f->directory,
+			                                                         .spill = 1 << 24,
+			                                                         .wave = kind & 1 ? 1 : 0,
+			                                                         .spill_zstd = kind & 2,
+			                                                         .log = &log};
+			/* What compresses wants memory of its own. */
+			if (kind & 2)
+				options.evaluator.host_memory += dsa_spill_memory(true);
+			struct seen *seen = run_options(f, &options);
+			assert_same_figures(naive, seen);
+			assert_int_equal(executed_in(seen), executed_in(large));
+			assert_true(written > 0);
+			free(seen);
+		}
+		free(large);
+		free(small);
+	}
+	free(naive);
 }
 
 static void candidates_that_advance_together_change_no_bit(void **state)
@@ -512,6 +563,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(savings_change_no_bit),
 	    cmocka_unit_test(pool_of_any_size_changes_no_bit),
+	    cmocka_unit_test(states_on_disk_change_no_bit_and_save_what_memory_would),
 	    cmocka_unit_test(candidates_that_advance_together_change_no_bit),
 	    cmocka_unit_test(candidates_fork_where_they_part),
 	    cmocka_unit_test(any_patterns_may_be_asked_together),

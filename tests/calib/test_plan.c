@@ -217,7 +217,7 @@ static void memory_goes_to_keys_and_references_before_states(void **state)
 	/* A key row: 4 · (6 + 2 + 4) bytes of 3 layers; a hidden row 32; a state row 4 · (8 + 4). */
 	const size_t fixed[BATCHES] = {11 * 144 + 12 * 32, 4 * 144 + 55 * 32, 8 * 144 + 30 * 32, 4 * 144 + 4 * 32};
 	const size_t all = fixed[0] + fixed[1] + fixed[2] + fixed[3];
-	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, 100000, scratch, allowed, image);
+	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, 100000, false, scratch, allowed, image);
 	assert_int_equal(plan.kept, all);
 	assert_int_equal(plan.pool, 100000 - all);
 	assert_int_equal(plan.state, 48 * (14 + 56 + 37 + 5));
@@ -225,7 +225,7 @@ static void memory_goes_to_keys_and_references_before_states(void **state)
 	assert_int_equal(image[3], 48 * 5);
 	assert_true(allowed[3]);
 	/* One byte short for the second batch: the third still fits. */
-	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, fixed[0] + fixed[1] - 1, scratch, allowed,
+	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, fixed[0] + fixed[1] - 1, false, scratch, allowed,
 	                image);
 	assert_true(allowed[0] && !allowed[1] && allowed[2] && !allowed[3]);
 	assert_int_equal(plan.kept, fixed[0] + fixed[2]);
