@@ -2,7 +2,9 @@
 """Writes a checkpoint of a published model's layer shapes with few layers and random weights, and documents of random
 token ids: something to run long contexts on where the real model does not fit. Quality figures mean nothing on it.
 
-    scripts/random_model.py --shape glm5 --layers 4 --experts 16 --out DIR [--documents 2 --tokens 65536]
+    scripts/random_model.py --shape glm5 --layers 4 --experts 16 --out DIR [--fp8] [--documents 2 --tokens 65536]
+
+With --fp8 products are F8_E4M3 with a float32 scale per 128 x 128 block, as published.
 
 Leaves DIR/config.json, DIR/model-*.safetensors, DIR/model.safetensors.index.json and DIR/documents.jsonl
 (`input_ids`, so no tokenizer is needed). Needs torch and safetensors; makes the weights on a GPU if there is one.
@@ -30,8 +32,14 @@ SHAPES = {
 }
 
 
+BLOCK = 128
+MOST = 448  # the largest number of F8_E4M3
+
+
 def config_of(args):
-    return {**SHAPES[args.shape], "num_hidden_layers": args.layers, "first_k_dense_replace": args.dense,
+    quantised = {"quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+                                         "weight_block_size": [BLOCK, BLOCK]}} if args.fp8 else {}
+    return {**quantised, **SHAPES[args.shape], "num_hidden_layers": args.layers, "first_k_dense_replace": args.dense,
             "n_routed_experts": args.experts, "num_experts_per_tok": min(8, args.experts), "n_shared_experts": 1,
             "norm_topk_prob": True, "index_topk": 2048, "vocab_size": args.vocab, "rms_norm_eps": 1e-5,
             "hidden_act": "silu", "attention_bias": False, "tie_word_embeddings": False,
@@ -70,7 +78,33 @@ def make(name, shape, device, layers):
         return torch.ones(shape, dtype=torch.bfloat16)
     # Products keep the size of their input; what is added to the residual stream shrinks with depth.
     scale = shape[1] ** -0.5 / (layers ** 0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1)
-    return torch.randn(shape, device=device).mul_(scale).to(torch.bfloat16).cpu()
+    return torch.randn(shape, device=device).mul_(scale)
+
+
+def is_product(name, shape):
+    return len(shape) == 2 and ".layers." in name and not name.endswith(("mlp.gate.weight", "weights_proj.weight"))
+
+
+def quantise(name, weight):
+    """name and scales -> tensors: each block divided by what takes its largest number to 448."""
+    rows, cols = weight.shape
+    down, across = -(-rows // BLOCK), -(-cols // BLOCK)
+    padded = torch.nn.functional.pad(weight, (0, across * BLOCK - cols, 0, down * BLOCK - rows))
+    blocks = padded.view(down, BLOCK, across, BLOCK)
+    scales = blocks.abs().amax(dim=(1, 3)).clamp_(min=1e-12) / MOST
+    codes = (blocks / scales[:, None, :, None]).view(padded.shape)[:rows, :cols].to(torch.float8_e4m3fn)
+    return {name: codes.contiguous().cpu(), name + "_scale_inv": scales.contiguous().cpu()}
+
+
+def tensors_of(shapes, device, layers, fp8):
+    tensors = {}
+    for name, shape in shapes.items():
+        weight = make(name, shape, device, layers)
+        if fp8 and is_product(name, shape):
+            tensors |= quantise(name, weight)
+        else:
+            tensors[name] = weight.to(torch.bfloat16).cpu() if weight.dim() == 2 else weight
+    return tensors
 
 
 def main():
@@ -82,6 +116,7 @@ def main():
     parser.add_argument("--vocab", type=int, default=32768)
     parser.add_argument("--documents", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=65536)
+    parser.add_argument("--fp8", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
@@ -93,8 +128,9 @@ def main():
 
     def shard(number, shapes):
         file = f"model-{number:05d}.safetensors"
-        save_file({n: make(n, s, device, args.layers) for n, s in shapes.items()}, os.path.join(args.out, file))
-        where.update({n: file for n in shapes})
+        tensors = tensors_of(shapes, device, args.layers, args.fp8)
+        save_file(tensors, os.path.join(args.out, file))
+        where.update({n: file for n in tensors})
 
     d, v = config["hidden_size"], config["vocab_size"]
     shard(0, {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,), "lm_head.weight": (v, d)})

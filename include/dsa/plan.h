@@ -78,6 +78,14 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
                      const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
                      struct dsa_pass_document *scratch, bool *allowed, size_t *image);
 
+/* What a run asks of the device. */
+struct dsa_plan_demand {
+	uint64_t weights;       /* bytes, by the residency of the model (residency.h) */
+	size_t overlap;         /* most bytes of selections, while overlap is measured */
+	int context;            /* tokens of the longest document */
+	int64_t tokens, scored; /* of the largest pass */
+	int wave;               /* candidates that advance together */
+};
 /* Memory of the device that a run takes, all of it at its start. */
 struct dsa_plan_device {
 	size_t weights, rotary;
@@ -88,14 +96,14 @@ struct dsa_plan_device {
 	size_t overlap;   /* selections of every layer, while overlap is measured */
 	size_t total;
 };
-/* weights: what the residency of the model takes (residency.h). For passes of at most `tokens` tokens with at most
- * `scored` scored ones, documents of at most `context`, `wave` candidates at a time. Pure. */
 void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     uint64_t weights, int context, int64_t tokens, int64_t scored, int wave);
+                     const struct dsa_plan_demand *demand); /* pure */
 /* The most tokens of a pass, all scored, of one candidate at a time, with which the total stays within `limit`; at most
- * `tokens`; 0: none. */
-int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, uint64_t weights,
-                             int context, int64_t tokens, size_t limit);
+ * demand->tokens; 0: none. */
+int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be,
+                             const struct dsa_plan_demand *demand, size_t limit);
+/* demand->overlap where the device has this much to give: an eighth of it, at most DSA_OVERLAP_BYTES. */
+size_t dsa_plan_overlap_limit(size_t room);
 /* Candidates that advance together through the layers, each in a stream of `stream` bytes: one, and as many more as fit
  * into a quarter of `room`, at most DSA_TOGETHER. room: what a run with one leaves free of the device's memory; where
  * that is the host's, no more of it than may be kept. */

@@ -52,7 +52,7 @@ static size_t cpu_scratch_bytes(const struct dsa_backend *be, const struct dsa_b
 	int threads = ((const struct dsa_cpu *)be)->threads;
 	size_t bytes =
 	    cpu_select_bytes(l->keys, l->index_heads, l->index_dim, l->max_context, l->index_precision, threads);
-	bytes = larger(bytes, cpu_attention_bytes(l->heads, l->latent + l->rope, l->topk, threads));
+	bytes = larger(bytes, cpu_attention_bytes(l->latent + l->rope, l->topk, threads));
 	bytes = larger(bytes, cpu_route_bytes(l->experts, threads));
 	bytes = larger(bytes, cpu_experts_bytes(l->rows, l->hidden, l->expert_inner, l->experts, l->chosen, threads));
 	bytes = larger(bytes, cpu_compare_bytes(l->vocab, threads));

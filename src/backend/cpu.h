@@ -81,7 +81,7 @@ void cpu_silu_row(float *out, const float *gate, const float *up, int n);
 
 size_t cpu_select_bytes(int64_t keys, int heads, int dim, int64_t context, enum dsa_index_precision precision,
                         int threads);
-size_t cpu_attention_bytes(int heads, int width, int topk, int threads);
+size_t cpu_attention_bytes(int width, int topk, int threads);
 size_t cpu_route_bytes(int experts, int threads);
 size_t cpu_experts_bytes(int64_t rows, int hidden, int inner, int experts, int chosen, int threads);
 size_t cpu_compare_bytes(int vocab, int threads);

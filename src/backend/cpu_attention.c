@@ -1,8 +1,9 @@
 /* Multi-head latent attention over the selected positions, absorbed form.
  *
- * A row's selected keys are gathered once, for the sums of values, and transposed, for the logits; both products then
- * run over vectors with a group of heads in registers. A logit sums dimensions in ascending order, an output sums
- * positions in ascending order. */
+ * Logits and probabilities of a row lie position by position, HEADS heads of each in one vector: products read the
+ * selected keys where they are, one number for all heads, and the softmax of HEADS heads is one. A logit sums
+ * dimensions in ascending order, an output sums positions in ascending order, a softmax the LANES partial sums of
+ * lanes.h. */
 #include "cpu.h"
 
 #include <math.h>
@@ -12,125 +13,163 @@
 #include "lanes.h"
 
 enum {
-	KEY_GROUP = 2,              /* vectors of keys or value columns and */
-	HEAD_GROUP = REGISTERS / 4, /* heads whose sums are in registers together */
-	TILE = KEY_GROUP * WIDE     /* whole vectors of either kind */
+	HEADS = 8,                  /* one vector of heads, and */
+	POSITIONS = 8,              /* positions, whose logits are in registers together */
+	HEAD_GROUP = REGISTERS / 4, /* heads, and */
+	VECTORS = 2,                /* vectors of value columns, whose sums are in registers together */
+	TILE = VECTORS * WIDE
 };
+
+typedef float heads_vector __attribute__((vector_size(HEADS * 4)));
+typedef int32_t heads_mask __attribute__((vector_size(HEADS * 4)));
 
 struct attention_scratch {
-	float *keys;       /* (room, width): selected keys, their first c columns */
-	float *transposed; /* (width, room) */
-	float *logits;     /* (H, room), then probabilities */
-	int64_t width;     /* c + r, and room K, in whole tiles */
-	int64_t room;
+	const float **keys; /* (room) the selected positions' rows */
+	float *values;      /* (room, width) their first c columns in whole tiles, if keys have fewer */
+	float *queries;     /* (c + r, HEADS) of the heads at hand */
+	float *logits;      /* (room, HEADS), then probabilities */
+	int64_t width, room;
 };
 
-static size_t carve_scratch(struct attention_scratch *s, struct cpu_carve carve, int heads, int width, int topk)
+static size_t carve_scratch(struct attention_scratch *s, struct cpu_carve carve, int width, int topk)
 {
 	s->width = (width + TILE - 1) / TILE * TILE;
-	s->room = (topk + TILE - 1) / TILE * TILE;
-	s->keys = cpu_carve(&carve, s->room * s->width, sizeof *s->keys);
-	s->transposed = cpu_carve(&carve, s->room * s->width, sizeof *s->transposed);
-	s->logits = cpu_carve(&carve, s->room * heads, sizeof *s->logits);
+	s->room = lanes_round(topk);
+	s->keys = cpu_carve(&carve, s->room, sizeof *s->keys);
+	s->values = cpu_carve(&carve, s->room * s->width, sizeof *s->values);
+	s->queries = cpu_carve(&carve, (int64_t)width * HEADS, sizeof *s->queries);
+	s->logits = cpu_carve(&carve, s->room * HEADS, sizeof *s->logits);
 	return carve.used;
 }
 
-size_t cpu_attention_bytes(int heads, int width, int topk, int threads)
+size_t cpu_attention_bytes(int width, int topk, int threads)
 {
 	struct attention_scratch s;
-	return carve_scratch(&s, (struct cpu_carve){0}, heads, width, topk) * (size_t)threads;
+	return carve_scratch(&s, (struct cpu_carve){0}, width, topk) * (size_t)threads;
 }
 
-static void gather_keys(const struct attention_scratch *s, struct dsa_tensor keys, const int32_t *selection, int count,
-                        int latent)
+static void find_keys(const struct attention_scratch *s, struct dsa_tensor keys, const int32_t *selection, int count)
 {
-	for (int i = 0; i < count; i += LANES) {
-		const float *from[LANES];
-		for (int l = 0; l < LANES; l++) {
-			/* Behind the last key: any key, as its products are not used. */
-			int32_t at = selection[i + l < count ? i + l : i];
-			assert(at >= 0 && at < keys.rows);
-			from[l] = cpu_row(keys, at);
-		}
-		for (int j = 0; j < keys.cols; j += LANES) {
-			lanes row[LANES];
-			for (int l = 0; l < LANES; l++)
-				row[l] = lanes_load_part(from[l] + j, keys.cols - j);
-			for (int l = 0; l < LANES && j < latent; l++)
-				lanes_store(s->keys + (i + l) * s->width + j, row[l]);
-			lanes_transpose(row);
-			for (int l = 0; l < LANES; l++)
-				lanes_store(s->transposed + (j + l) * s->room + i, row[l]);
-		}
+	for (int i = 0; i < count; i++) {
+		assert(selection[i] >= 0 && selection[i] < keys.rows);
+		s->keys[i] = cpu_row(keys, selection[i]);
+	}
+	/* Any key, as its products are not used. */
+	for (int i = count; i < lanes_round(count); i++)
+		s->keys[i] = s->keys[0];
+}
+
+/* Heads [0, heads) of q; the others are zeros. */
+static void transpose_queries(const struct attention_scratch *s, const float *q, int heads, int width)
+{
+	if (heads < HEADS)
+		memset(s->queries, 0, (size_t)width * HEADS * sizeof *s->queries);
+	for (int a = 0; a < heads; a++)
+		for (int j = 0; j < width; j++)
+			s->queries[j * HEADS + a] = q[(int64_t)a * width + j];
+}
+
+static void find_logits(const struct attention_scratch *s, int count, int width)
+{
+	const heads_vector *queries = (const heads_vector *)s->queries;
+	heads_vector *logits = (heads_vector *)s->logits;
+	for (int i = 0; i < count; i += POSITIONS) {
+		heads_vector sum[POSITIONS] = {{0}};
+		const float *key[POSITIONS];
+		for (int n = 0; n < POSITIONS; n++)
+			key[n] = s->keys[i + n];
+		for (int j = 0; j < width; j++)
+			for (int n = 0; n < POSITIONS; n++)
+				sum[n] += key[n][j] * queries[j];
+		for (int n = 0; n < POSITIONS; n++)
+			logits[i + n] = sum[n];
 	}
 }
 
-/* For each of `heads` (a constant) heads: out[a] (TILE columns) = Σ_i x[a][i] · rows[i] (TILE columns). */
-LANES_INLINE void sum_rows(float *out, int64_t out_stride, int valid, const float *x, int64_t x_stride,
-                           const float *rows, int64_t stride, int64_t count, const int heads)
+/* In place, over the positions of every head. */
+static void softmax(const struct attention_scratch *s, int count, float scale)
 {
-	wide sum[HEAD_GROUP][KEY_GROUP];
+	heads_vector *x = (heads_vector *)s->logits;
+	heads_vector top = x[0], sum[LANES] = {{0}};
+	for (int i = 1; i < count; i++) {
+		const heads_mask more = x[i] > top;
+		top = (heads_vector)((more & (heads_mask)x[i]) | (~more & (heads_mask)top));
+	}
+	/* Scaled after the maximum is taken away: for a positive scale that is the same up to rounding. */
+	for (int i = 0; i < count; i++)
+		x[i] = (x[i] - top) * scale;
+	for (int i = 0; i < (count * HEADS + WIDE - 1) / WIDE * WIDE; i += WIDE)
+		wide_store(s->logits + i, wide_exp(wide_load(s->logits + i)));
+	for (int i = 0; i < count; i++)
+		sum[i % LANES] += x[i];
+	for (int lanes = LANES / 2; lanes; lanes /= 2)
+		for (int l = 0; l < lanes; l++)
+			sum[l] += sum[l + lanes];
+	const heads_vector inverse = 1.0f / sum[0];
+	for (int i = 0; i < count; i++)
+		x[i] *= inverse;
+}
+
+/* For each of `heads` (a constant) heads from `first` on: out[a] (min(valid, TILE) columns) = Σ_i p[i][a] · values[i].
+ */
+LANES_INLINE void sum_values(const struct attention_scratch *s, float *out, int64_t out_stride, int valid, int column,
+                             int first, int count, const int heads)
+{
+	wide sum[HEAD_GROUP][VECTORS];
 	for (int a = 0; a < heads; a++)
-		for (int k = 0; k < KEY_GROUP; k++)
+		for (int k = 0; k < VECTORS; k++)
 			sum[a][k] = wide_splat(0);
-	for (int64_t i = 0; i < count; i++) {
-		wide row[KEY_GROUP];
-		for (int k = 0; k < KEY_GROUP; k++)
-			row[k] = wide_load(rows + i * stride + k * WIDE);
+	for (int i = 0; i < count; i++) {
+		wide value[VECTORS];
+		for (int k = 0; k < VECTORS; k++)
+			value[k] = wide_load(s->keys[i] + column + k * WIDE);
 		for (int a = 0; a < heads; a++)
-			for (int k = 0; k < KEY_GROUP; k++)
-				sum[a][k] += wide_splat(x[a * x_stride + i]) * row[k];
+			for (int k = 0; k < VECTORS; k++)
+				sum[a][k] += wide_splat(s->logits[i * HEADS + first + a]) * value[k];
 	}
 	for (int a = 0; a < heads; a++)
-		for (int k = 0; k < KEY_GROUP && k * WIDE < valid; k++)
+		for (int k = 0; k < VECTORS && k * WIDE < valid; k++)
 			wide_store_part(out + a * out_stride + k * WIDE, sum[a][k], valid - k * WIDE);
 }
 
-/* out (heads, cols) = x (heads, count) · rows (count, cols); rows readable in whole tiles. */
-static void product(float *out, int64_t out_stride, int64_t cols, const float *x, int64_t x_stride, const float *rows,
-                    int64_t stride, int64_t count, int heads)
+/* out (heads, latent) = pᵀ · values */
+static void mix_values(const struct attention_scratch *s, float *out, int count, int heads, int latent)
 {
 	int a = 0;
 	for (; a + HEAD_GROUP <= heads; a += HEAD_GROUP)
-		for (int64_t j = 0; j < cols; j += TILE)
-			sum_rows(out + a * out_stride + j, out_stride, (int)cpu_min(cols - j, TILE), x + a * x_stride,
-			         x_stride, rows + j, stride, count, HEAD_GROUP);
+		for (int j = 0; j < latent; j += TILE)
+			sum_values(s, out + (int64_t)a * latent + j, latent, latent - j, j, a, count, HEAD_GROUP);
 	for (; a < heads; a++)
-		for (int64_t j = 0; j < cols; j += TILE)
-			sum_rows(out + a * out_stride + j, out_stride, (int)cpu_min(cols - j, TILE), x + a * x_stride,
-			         x_stride, rows + j, stride, count, 1);
+		for (int j = 0; j < latent; j += TILE)
+			sum_values(s, out + (int64_t)a * latent + j, latent, latent - j, j, a, count, 1);
 }
 
-/* In place; logits readable in whole vectors. */
-static void softmax(float *logits, int count, float scale)
+/* Rows that can be read in whole tiles of their first `latent` columns. */
+static void copy_values(const struct attention_scratch *s, int count, int latent)
 {
-	lanes max = lanes_splat(-INFINITY), sum = {0};
-	for (int i = count; i % LANES; i++)
-		logits[i] = -INFINITY;
-	for (int i = 0; i < count; i += LANES) {
-		lanes x = lanes_load(logits + i);
-		max = lanes_select(x > max, x, max);
+	for (int i = 0; i < count; i++) {
+		float *to = s->values + i * s->width;
+		memcpy(to, s->keys[i], (size_t)latent * sizeof *to);
+		memset(to + latent, 0, (size_t)(s->width - latent) * sizeof *to);
+		s->keys[i] = to;
 	}
-	/* Scaled after the maximum is taken away: for a positive scale that is the same up to rounding. */
-	lanes top = lanes_splat(lanes_max(max));
-	for (int i = 0; i < count; i += LANES) {
-		lanes e = lanes_exp((lanes_load(logits + i) - top) * lanes_splat(scale));
-		sum += e;
-		lanes_store(logits + i, e);
-	}
-	lanes inverse = lanes_splat(1.0f / lanes_sum(sum));
-	for (int i = 0; i < count; i += LANES)
-		lanes_store(logits + i, lanes_load(logits + i) * inverse);
 }
 
 static void attend(const struct attention_scratch *s, float *out, const float *q, struct dsa_tensor keys,
                    const int32_t *selection, int count, int heads, int latent, float scale)
 {
-	gather_keys(s, keys, selection, count, latent);
-	product(s->logits, s->room, lanes_round(count), q, keys.cols, s->transposed, s->room, keys.cols, heads);
-	for (int a = 0; a < heads; a++)
-		softmax(s->logits + a * s->room, count, scale);
-	product(out, latent, latent, s->logits, s->room, s->keys, s->width, count, heads);
+	const int width = keys.cols;
+	for (int a = 0; a < heads; a += HEADS) {
+		const int some = heads - a < HEADS ? heads - a : HEADS;
+		if (a == 0 || latent % TILE)
+			find_keys(s, keys, selection, count);
+		transpose_queries(s, q + (int64_t)a * width, some, width);
+		find_logits(s, count, width);
+		softmax(s, count, scale);
+		if (latent % TILE)
+			copy_values(s, count, latent);
+		mix_values(s, out + (int64_t)a * latent, count, some, latent);
+	}
 }
 
 enum dsa_status cpu_attention(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor q,
@@ -143,13 +182,13 @@ enum dsa_status cpu_attention(struct dsa_backend *be, struct dsa_tensor out, str
 	assert(out.dtype == DSA_F32 && q.dtype == DSA_F32 && keys.dtype == DSA_F32 && scale > 0);
 	assert(out.rows == rows->count && q.rows == rows->count && keys.cols == width);
 	assert(out.cols == heads * latent && q.cols == heads * width);
-	struct cpu_carve carve = cpu_scratch(cpu, cpu_attention_bytes(heads, width, topk, cpu->threads));
-	size_t own = cpu_attention_bytes(heads, width, topk, 1);
+	struct cpu_carve carve = cpu_scratch(cpu, cpu_attention_bytes(width, topk, cpu->threads));
+	size_t own = cpu_attention_bytes(width, topk, 1);
 #pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 16)
 	for (int64_t i = 0; i < rows->count; i++) {
 		struct attention_scratch s;
-		carve_scratch(&s, (struct cpu_carve){.base = carve.base + own * (size_t)omp_get_thread_num()}, heads,
-		              width, topk);
+		carve_scratch(&s, (struct cpu_carve){.base = carve.base + own * (size_t)omp_get_thread_num()}, width,
+		              topk);
 		int count = (int)cpu_min(topk, (int64_t)rows->pos[i] + 1);
 		struct dsa_tensor own_keys = keys; /* of the document, as far as the row */
 		own_keys.data = cpu_row(keys, rows->key0[i]);

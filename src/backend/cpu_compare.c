@@ -56,20 +56,22 @@ size_t cpu_compare_bytes(int vocab, int threads)
 /* Maximum, its lowest place, and whether all are finite. */
 static struct row_stats scan_row(const float *logits, int64_t width)
 {
-	lanes most = lanes_splat(-INFINITY);
-	lanes_int place = {0}, bad = {0};
-	for (int64_t v = 0; v < width; v += LANES) {
-		lanes x = lanes_load(logits + v);
-		lanes_int better = x > most;
-		most = lanes_select(better, x, most);
-		place = lanes_select_int(better, lanes_splat_int((int32_t)v), place);
-		bad |= ((lanes_int)x & 0x7f800000) == 0x7f800000;
-	}
-	struct row_stats stats = {.max = most[0], .arg_max = place[0], .finite = lanes_sum_int(bad) == 0};
-	for (int l = 1; l < LANES; l++) {
-		int32_t at = place[l] + l;
-		if (most[l] > stats.max || (most[l] == stats.max && at < stats.arg_max))
-			stats.max = most[l], stats.arg_max = at;
+	struct lanes most = lanes_splat(-INFINITY);
+	struct lanes_int place = {0}, bad = {0};
+	for (int64_t v = 0; v < width; v += LANES)
+		for (int p = 0; p < PARTS; p++) {
+			wide x = wide_load(logits + v + p * WIDE);
+			wide_int better = x > most.part[p];
+			most.part[p] = wide_select(better, x, most.part[p]);
+			place.part[p] = wide_select_int(better, wide_splat_int((int32_t)v), place.part[p]);
+			bad.part[p] |= ((wide_int)x & 0x7f800000) == 0x7f800000;
+		}
+	struct row_stats stats = {.max = -INFINITY, .finite = lanes_sum_int(bad) == 0};
+	for (int l = 0; l < LANES; l++) {
+		float x = most.part[l / WIDE][l % WIDE];
+		int32_t at = place.part[l / WIDE][l % WIDE] + l;
+		if (l == 0 || x > stats.max || (x == stats.max && at < stats.arg_max))
+			stats.max = x, stats.arg_max = at;
 	}
 	return stats;
 }
@@ -78,32 +80,31 @@ static struct row_stats scan_row(const float *logits, int64_t width)
 static struct row_stats exponentiate(float *exp, const float *logits, int64_t width)
 {
 	struct row_stats stats = scan_row(logits, width);
-	lanes max = lanes_splat(stats.max);
-	lanes_double low = {0}, high = {0};
+	wide max = wide_splat(stats.max);
+	struct lanes_double sum = {0};
 	for (int64_t v = 0; v < width; v += LANES) {
-		lanes e = lanes_exp(lanes_load(logits + v) - max);
-		lanes_store(exp + v, e);
-		low += lanes_low(e);
-		high += lanes_high(e);
+		for (int p = 0; p < PARTS; p++)
+			wide_store(exp + v + p * WIDE, wide_exp(wide_load(logits + v + p * WIDE) - max));
+		lanes_add_double(&sum, exp + v);
 	}
-	stats.sum = lanes_sum_double(low + high);
+	stats.sum = lanes_sum_double(sum);
 	stats.lse = (double)stats.max + log(stats.sum);
 	return stats;
 }
 
 /* e^-d - 1 + d for |d| < 1, by its series to d^11 (remainder 2e-9). */
-LANES_INLINE lanes near_divergence(lanes d)
+LANES_INLINE wide near_divergence(wide d)
 {
-	lanes p = lanes_splat(-1.0f / 39916800);
-	p = p * d + lanes_splat(1.0f / 3628800);
-	p = p * d + lanes_splat(-1.0f / 362880);
-	p = p * d + lanes_splat(1.0f / 40320);
-	p = p * d + lanes_splat(-1.0f / 5040);
-	p = p * d + lanes_splat(1.0f / 720);
-	p = p * d + lanes_splat(-1.0f / 120);
-	p = p * d + lanes_splat(1.0f / 24);
-	p = p * d + lanes_splat(-1.0f / 6);
-	p = p * d + lanes_splat(0.5f);
+	wide p = wide_splat(-1.0f / 39916800);
+	p = p * d + wide_splat(1.0f / 3628800);
+	p = p * d + wide_splat(-1.0f / 362880);
+	p = p * d + wide_splat(1.0f / 40320);
+	p = p * d + wide_splat(-1.0f / 5040);
+	p = p * d + wide_splat(1.0f / 720);
+	p = p * d + wide_splat(-1.0f / 120);
+	p = p * d + wide_splat(1.0f / 24);
+	p = p * d + wide_splat(-1.0f / 6);
+	p = p * d + wide_splat(0.5f);
 	return p * d * d;
 }
 
@@ -112,20 +113,23 @@ LANES_INLINE lanes near_divergence(lanes d)
 static double divergence(const float *base, const float *base_exp, const struct row_stats *b, const float *logits,
                          const float *exp, const struct row_stats *c, int64_t width)
 {
-	lanes shift = lanes_splat((float)(b->lse - c->lse));
-	lanes p_scale = lanes_splat((float)(1 / b->sum)), q_scale = lanes_splat((float)(1 / c->sum));
-	lanes one = lanes_splat(1.0f);
-	lanes_double low = {0}, high = {0};
+	wide shift = wide_splat((float)(b->lse - c->lse));
+	wide p_scale = wide_splat((float)(1 / b->sum)), q_scale = wide_splat((float)(1 / c->sum));
+	wide one = wide_splat(1.0f);
+	struct lanes_double sum = {0};
 	for (int64_t v = 0; v < width; v += LANES) {
-		lanes d = (lanes_load(base + v) - lanes_load(logits + v)) - shift;
-		lanes p = lanes_load(base_exp + v) * p_scale, q = lanes_load(exp + v) * q_scale;
-		lanes_int near = (d < one) & (d > -one);
-		lanes far = (q - p) + p * d;
-		lanes term = lanes_select(near, p * near_divergence(d), far);
-		low += lanes_low(term);
-		high += lanes_high(term);
+		float terms[LANES];
+		for (int i = 0; i < LANES; i += WIDE) {
+			const int64_t at = v + i;
+			wide d = (wide_load(base + at) - wide_load(logits + at)) - shift;
+			wide p = wide_load(base_exp + at) * p_scale, q = wide_load(exp + at) * q_scale;
+			wide_int near = (d < one) & (d > -one);
+			wide far = (q - p) + p * d;
+			wide_store(terms + i, wide_select(near, p * near_divergence(d), far));
+		}
+		lanes_add_double(&sum, terms);
 	}
-	return lanes_sum_double(low + high);
+	return lanes_sum_double(sum);
 }
 
 /* tile (rows of x, width) = x · headᵀ */

@@ -101,12 +101,12 @@ static void run_piece(const struct experts_scratch *s, const struct piece *piece
 static void combine_row(const struct experts_scratch *s, float *out, int hidden, int64_t row, const float *weights,
                         int chosen)
 {
-	for (int j = 0; j < hidden; j += LANES) {
-		lanes sum = {0};
+	for (int j = 0; j < hidden; j += WIDE) {
+		wide sum = {0};
 		for (int n = 0; n < chosen; n++)
-			sum += lanes_splat(weights[n]) *
-			       lanes_load(s->outputs + s->places[row * chosen + n] * s->width + j);
-		lanes_store_part(out + j, lanes_load_part(out + j, hidden - j) + sum, hidden - j);
+			sum +=
+			    wide_splat(weights[n]) * wide_load(s->outputs + s->places[row * chosen + n] * s->width + j);
+		wide_store_part(out + j, wide_load_part(out + j, hidden - j) + sum, hidden - j);
 	}
 }
 

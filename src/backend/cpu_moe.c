@@ -8,16 +8,16 @@
 #include "lanes.h"
 
 /* 1 / (1 + e^-x) */
-LANES_INLINE lanes sigmoid(lanes x)
+LANES_INLINE wide sigmoid(wide x)
 {
-	return lanes_splat(1.0f) / (lanes_splat(1.0f) + lanes_exp(-x));
+	return wide_splat(1.0f) / (wide_splat(1.0f) + wide_exp(-x));
 }
 
 void cpu_silu_row(float *out, const float *gate, const float *up, int n)
 {
-	for (int j = 0; j < n; j += LANES) {
-		lanes g = lanes_load_part(gate + j, n - j), u = lanes_load_part(up + j, n - j);
-		lanes_store_part(out + j, g * sigmoid(g) * u, n - j);
+	for (int j = 0; j < n; j += WIDE) {
+		wide g = wide_load_part(gate + j, n - j), u = wide_load_part(up + j, n - j);
+		wide_store_part(out + j, g * sigmoid(g) * u, n - j);
 	}
 }
 
@@ -98,9 +98,9 @@ static bool route_row(const struct route_scratch *s, int32_t *ids, float *weight
                       const float *correction, const struct dsa_router *router)
 {
 	bool finite = true;
-	for (int e = 0; e < router->experts; e += LANES) {
+	for (int e = 0; e < router->experts; e += WIDE) {
 		int n = router->experts - e;
-		lanes_store_part(s->score + e, sigmoid(lanes_load_part(logits + e, n)), n);
+		wide_store_part(s->score + e, sigmoid(wide_load_part(logits + e, n)), n);
 	}
 	for (int e = 0; e < router->experts; e++) {
 		s->choice[e] = s->score[e] + correction[e];

@@ -5,6 +5,15 @@
 
 #include "lanes.h"
 
+/* squares += x² of the first min(n, LANES) floats at `from`. */
+LANES_INLINE void add_squares(struct lanes *squares, const float *from, int n)
+{
+	for (int p = 0; p < PARTS; p++) {
+		wide x = wide_load_part(from + p * WIDE, n - p * WIDE);
+		squares->part[p] += x * x;
+	}
+}
+
 enum dsa_status cpu_rmsnorm(struct dsa_backend *be, struct dsa_tensor out, struct dsa_tensor x,
                             struct dsa_tensor weight, float eps, struct dsa_error *err)
 {
@@ -17,11 +26,9 @@ enum dsa_status cpu_rmsnorm(struct dsa_backend *be, struct dsa_tensor out, struc
 	for (int64_t i = 0; i < x.rows; i++) {
 		const float *from = cpu_row(x, i);
 		float *to = cpu_row(out, i);
-		lanes squares = {0};
-		for (int j = 0; j < cols; j += LANES) {
-			lanes v = lanes_load_part(from + j, cols - j);
-			squares += v * v;
-		}
+		struct lanes squares = {0};
+		for (int j = 0; j < cols; j += LANES)
+			add_squares(&squares, from + j, cols - j);
 		float scale = 1.0f / sqrtf(lanes_sum(squares) / (float)cols + eps);
 		for (int j = 0; j < cols; j++)
 			to[j] = w[j] * (from[j] * scale);
@@ -41,16 +48,15 @@ enum dsa_status cpu_layernorm(struct dsa_backend *be, struct dsa_tensor out, str
 	for (int64_t i = 0; i < x.rows; i++) {
 		const float *from = cpu_row(x, i);
 		float *to = cpu_row(out, i);
-		lanes sum = {0}, squares = {0};
+		struct lanes sum = {0}, squares = {0};
 		for (int j = 0; j < cols; j += LANES)
-			sum += lanes_load_part(from + j, cols - j);
+			for (int p = 0; p < PARTS; p++)
+				sum.part[p] += wide_load_part(from + j + p * WIDE, cols - j - p * WIDE);
 		float mean = lanes_sum(sum) / (float)cols;
 		for (int j = 0; j < cols; j++)
 			to[j] = from[j] - mean;
-		for (int j = 0; j < cols; j += LANES) {
-			lanes v = lanes_load_part(to + j, cols - j);
-			squares += v * v;
-		}
+		for (int j = 0; j < cols; j += LANES)
+			add_squares(&squares, to + j, cols - j);
 		float scale = 1.0f / sqrtf(lanes_sum(squares) / (float)cols + eps);
 		for (int j = 0; j < cols; j++)
 			to[j] = to[j] * scale * w[j] + b[j];

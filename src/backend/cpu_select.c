@@ -92,16 +92,14 @@ static void transpose_keys(const struct select_scratch *s, struct dsa_tensor k, 
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
 	for (int64_t block = 0; block < s->stride; block += LANES) {
-		int64_t count = cpu_min(LANES, k.rows - block);
-		for (int j = 0; j < k.cols; j += LANES) {
-			lanes row[LANES];
-			for (int i = 0; i < LANES; i++)
-				row[i] =
-				    i < count ? lanes_load_part(cpu_row(k, block + i) + j, k.cols - j) : lanes_splat(0);
-			lanes_transpose(row);
-			for (int i = 0; i < LANES && j + i < k.cols; i++)
-				lanes_store(s->transposed + (j + i) * s->stride + block, row[i]);
-		}
+		float *to = s->transposed + block;
+		const int count = (int)cpu_min(LANES, k.rows - block);
+		for (int i = 0; i < count; i++)
+			for (int j = 0; j < k.cols; j++)
+				to[j * s->stride + i] = cpu_row(k, block + i)[j];
+		for (int i = count > 0 ? count : 0; i < LANES; i++)
+			for (int j = 0; j < k.cols; j++)
+				to[j * s->stride + i] = 0;
 	}
 }
 
@@ -147,49 +145,84 @@ static void score_row(float *scores, int64_t count, const float *keys, int64_t s
 	}
 }
 
-/* Floats to integers of the same order, in place (a score is a sum that starts at +0, so none is -0); lanes behind
- * count become the least integer. Returns false if a score is NaN. Sets the range of the scores. */
+/* Floats to integers of the same order and back. */
+LANES_INLINE wide_int order_of(wide_int bits)
+{
+	return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+static float value_of(int32_t key)
+{
+	float value;
+	key ^= (key >> 31) & 0x7fffffff;
+	memcpy(&value, &key, sizeof value);
+	return value;
+}
+
+static int32_t key_of(float value)
+{
+	int32_t key;
+	memcpy(&key, &value, sizeof key);
+	return key ^ ((key >> 31) & 0x7fffffff);
+}
+
+/* Scores to their integers, in place (a score is a sum that starts at +0, so none is -0); lanes behind count become the
+ * least integer. Returns false if a score is NaN. Sets the range of the scores. */
 static bool order_scores(int32_t *keys, int64_t count, int32_t *least, int32_t *most)
 {
-	lanes_int bad = {0}, low = lanes_splat_int(INT32_MAX), high = lanes_splat_int(INT32_MIN);
+	wide_int bad = {0}, low = wide_splat_int(INT32_MAX), high = wide_splat_int(INT32_MIN);
 	for (int64_t s = count; s % LANES; s++)
 		keys[s] = keys[0];
-	for (int64_t s = 0; s < count; s += LANES) {
-		lanes x = lanes_load((const float *)(keys + s));
-		lanes_int i = (lanes_int)x;
-		i ^= (i >> 31) & 0x7fffffff;
+	for (int64_t s = 0; s < lanes_round(count); s += WIDE) {
+		wide x = wide_load((const float *)(keys + s));
+		wide_int i = order_of((wide_int)x);
 		bad |= x != x; /* NaN; NOLINT(misc-redundant-expression) */
-		low = lanes_select_int(i < low, i, low);
-		high = lanes_select_int(i > high, i, high);
-		lanes_store_int(keys + s, i);
+		low = wide_select_int(i < low, i, low);
+		high = wide_select_int(i > high, i, high);
+		wide_store_int(keys + s, i);
 	}
 	for (int64_t s = count; s % LANES; s++)
 		keys[s] = INT32_MIN;
 	*least = low[0], *most = high[0];
-	for (int l = 1; l < LANES; l++) {
+	int32_t any_bad = bad[0];
+	for (int l = 1; l < WIDE; l++) {
 		*least = low[l] < *least ? low[l] : *least;
 		*most = high[l] > *most ? high[l] : *most;
+		any_bad |= bad[l];
 	}
-	return lanes_sum_int(bad) == 0;
+	return !any_bad;
 }
 
 static int64_t count_from(const int32_t *keys, int64_t count, int32_t bound)
 {
-	lanes_int reached = {0};
+	struct lanes_int reached = {0};
 	for (int64_t s = 0; s < count; s += LANES)
-		reached -= lanes_load_int(keys + s) >= bound;
+		for (int p = 0; p < PARTS; p++)
+			reached.part[p] -= wide_load_int(keys + s + p * WIDE) >= bound;
 	return lanes_sum_int(reached);
 }
 
+/* A bound to try between low and high, both exclusive of what is known: where the topk-th would lie if the scores in
+ * between were spread evenly, `reached` of them at low and `above` at high. Scores are, nearly; that takes a quarter
+ * of the passes that halving the integers takes, which comes in where it does not help. */
+static int32_t guess_bound(int64_t low, int64_t high, int64_t reached, int64_t above, int topk)
+{
+	const float from = value_of((int32_t)low), to = value_of((int32_t)(high - 1));
+	const float share = ((float)(reached - topk) + 0.5f) / (float)(reached - above);
+	const float value = from + (to - from) * share;
+	const int64_t key = isfinite(value) ? key_of(value) : low + (high - low) / 2;
+	return (int32_t)(key <= low ? low + 1 : key >= high ? high - 1 : key);
+}
+
 /* Positions of the topk largest of keys[0 … count), count > topk, ascending; among equals the lower position. The
- * bound is found by bisection over the integers: log2 of their range passes at most, fewer when a bound that exactly
- * topk keys reach is met earlier. */
+ * bound is narrowed down over the integers: every fourth pass halves them, so there are at most four times the log2 of
+ * their range, fewer when a bound that exactly topk keys reach is met earlier. */
 static void select_row(int32_t *selection, int topk, const int32_t *keys, int64_t count, int32_t least, int32_t most)
 {
 	int64_t low = least, high = (int64_t)most + 1; /* count_from(low) ≥ topk > count_from(high) */
 	int64_t above = 0, reached = count;            /* count_from(high), count_from(low) */
-	while (high - low > 1 && reached > topk) {
-		int64_t middle = low + (high - low) / 2;
+	for (int pass = 0; high - low > 1 && reached > topk; pass++) {
+		int64_t middle = pass % 4 == 3 ? low + (high - low) / 2 : guess_bound(low, high, reached, above, topk);
 		int64_t n = count_from(keys, count, (int32_t)middle);
 		if (n >= topk)
 			low = middle, reached = n;

@@ -216,21 +216,27 @@ int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit
 	return fit < 1 ? 1 : fit < scored ? fit : scored;
 }
 
-void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
-                     uint64_t weights, int context, int64_t tokens, int64_t scored, int wave)
+size_t dsa_plan_overlap_limit(size_t room)
 {
-	struct dsa_backend_limits limits = dsa_forward_limits(config, context, tokens, tokens);
+	return room / 8 < DSA_OVERLAP_BYTES ? room / 8 : DSA_OVERLAP_BYTES;
+}
+
+void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config *config, const struct dsa_backend *be,
+                     const struct dsa_plan_demand *demand)
+{
+	const int64_t tokens = demand->tokens, scored = demand->scored;
+	struct dsa_backend_limits limits = dsa_forward_limits(config, demand->context, tokens, tokens);
 	size_t each = (size_t)scored * (size_t)config->hidden * dsa_dtype_bytes(be->act);
 	size_t layers = (size_t)config->layers;
 	*plan = (struct dsa_plan_device){
-	    .weights = (size_t)weights,
-	    .rotary = (size_t)context * (size_t)config->rope * sizeof(float),
+	    .weights = (size_t)demand->weights,
+	    .rotary = (size_t)demand->context * (size_t)config->rope * sizeof(float),
 	    .workspace = dsa_forward_bytes(config, be, tokens, tokens, 0),
-	    .streams = dsa_forward_stream_bytes(config, tokens) * (size_t)wave,
+	    .streams = dsa_forward_stream_bytes(config, tokens) * (size_t)demand->wave,
 	    .scratch = be->ops->scratch_bytes(be, &limits),
 	    .hidden = each * (size_t)(1 + dsa_plan_together(each)) + (size_t)scored * sizeof(int32_t),
 	    .overlap = layers * (size_t)config->topk * sizeof(int32_t) *
-	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, DSA_OVERLAP_BYTES),
+	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, demand->overlap),
 	};
 	/* What the indexers would have selected without their precision lies beside what they select. */
 	if (config->index_precision != DSA_INDEX_ACT)
@@ -239,15 +245,18 @@ void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config
 	              plan->overlap;
 }
 
-int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be, uint64_t weights,
-                             int context, int64_t tokens, size_t limit)
+int64_t dsa_plan_most_tokens(const struct dsa_model_config *config, const struct dsa_backend *be,
+                             const struct dsa_plan_demand *demand, size_t limit)
 {
-	int64_t fits = 0, fails = tokens + 1;
+	int64_t fits = 0, fails = demand->tokens + 1;
 	while (fails - fits > 1) {
 		struct dsa_plan_device plan;
-		int64_t middle = fits + (fails - fits) / 2;
-		dsa_plan_device(&plan, config, be, weights, middle < context ? (int)middle : context, middle, middle,
-		                1);
+		const int64_t middle = fits + (fails - fits) / 2;
+		struct dsa_plan_demand tried = *demand;
+		tried.tokens = tried.scored = middle;
+		tried.context = middle < demand->context ? (int)middle : demand->context;
+		tried.wave = 1;
+		dsa_plan_device(&plan, config, be, &tried);
 		if (plan.total <= limit)
 			fits = middle;
 		else

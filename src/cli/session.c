@@ -137,6 +137,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 		return status;
 	session->model->config.index_precision = session->config.index_precision;
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
+	                                                    .overlap_memory = session->overlap_memory,
 	                                                    .wave = session->wave,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
 	                                                    .mine = mine,

@@ -31,8 +31,9 @@ struct dsa_session {
 	char *run;                        /* run directory, NULL for commands without one */
 	char *temporary;                  /* of commands without one: where the spool lies until close */
 	/* Known once the model is to be loaded. */
-	size_t host_memory; /* bytes that keys, references and states may take */
-	int wave;           /* candidates that advance together */
+	size_t host_memory;    /* bytes that keys, references and states may take */
+	int wave;              /* candidates that advance together */
+	size_t overlap_memory; /* bytes of the device that selections may take while overlap is measured */
 	struct dsa_residency residency;
 	struct dsa_plan_device device;
 	char fingerprint[DSA_HASH_HEX];

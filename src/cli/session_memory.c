@@ -25,12 +25,11 @@ int dsa_session_longest(const struct dsa_session *session)
 	return longest;
 }
 
-/* The largest pass, and what of the device is free for it. */
+/* What passes ask for and what of the device is free for them. */
 struct demand {
-	int64_t tokens, scored;
-	int longest;
+	struct dsa_plan_demand of; /* no weights, one candidate at a time */
 	size_t free_bytes;
-	size_t rest;   /* all but the weights, one candidate at a time */
+	size_t rest;   /* all but the weights */
 	size_t stream; /* another candidate */
 };
 
@@ -39,17 +38,20 @@ static enum dsa_status find_demand(struct dsa_session *session, struct demand *d
 	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
 	struct dsa_plan_device plan;
 	size_t total;
-	*demand = (struct demand){.tokens = 1, .scored = 1, .longest = dsa_session_longest(session)};
+	*demand = (struct demand){.of = {.context = dsa_session_longest(session), .tokens = 1, .scored = 1, .wave = 1}};
+	enum dsa_status status = session->backend->ops->memory(session->backend, &demand->free_bytes, &total, err);
+	if (status)
+		return status;
 	for (int b = 0; b < shape->batches; b++) {
 		const struct dsa_evaluator_batch *batch = &shape->batch[b];
-		demand->tokens = batch->tokens > demand->tokens ? batch->tokens : demand->tokens;
-		demand->scored = batch->scored > demand->scored ? batch->scored : demand->scored;
+		demand->of.tokens = batch->tokens > demand->of.tokens ? batch->tokens : demand->of.tokens;
+		demand->of.scored = batch->scored > demand->of.scored ? batch->scored : demand->of.scored;
 	}
-	dsa_plan_device(&plan, &session->config, session->backend, 0, demand->longest, demand->tokens, demand->scored,
-	                1);
+	demand->of.overlap = dsa_plan_overlap_limit(demand->free_bytes);
+	dsa_plan_device(&plan, &session->config, session->backend, &demand->of);
 	demand->rest = plan.total;
 	demand->stream = plan.streams;
-	return session->backend->ops->memory(session->backend, &demand->free_bytes, &total, err);
+	return DSA_OK;
 }
 
 static size_t less(size_t a, size_t b)
@@ -122,8 +124,9 @@ static enum dsa_status refuse(const struct dsa_session *session, const struct de
 		                "%s: streaming the layers takes %.1f GiB for weights on this device and %.1f GiB of "
 		                "memory are free; use a device with more memory",
 		                session->options->model, (double)least / gib, (double)demand->free_bytes / gib);
-	const int64_t fits =
-	    dsa_plan_most_tokens(config, session->backend, least, demand->longest, demand->tokens, demand->free_bytes);
+	struct dsa_plan_demand with = demand->of;
+	with.weights = least;
+	const int64_t fits = dsa_plan_most_tokens(config, session->backend, &with, demand->free_bytes);
 	if (!fits)
 		return dsa_fail(err, DSA_E_MEMORY,
 		                "%s: %.1f GiB are needed on this device and %.1f GiB are free, too little for a pass "
@@ -132,9 +135,9 @@ static enum dsa_status refuse(const struct dsa_session *session, const struct de
 	return dsa_fail(err, DSA_E_MEMORY,
 	                "%s: %.1f GiB are needed on this device for a pass of %lld tokens and %.1f GiB are free, %.1f "
 	                "GiB short; use %s %lld",
-	                session->options->model, (double)needed / gib, (long long)demand->tokens,
+	                session->options->model, (double)needed / gib, (long long)demand->of.tokens,
 	                (double)demand->free_bytes / gib, (double)(needed - demand->free_bytes) / gib,
-	                fits < demand->longest ? "--context" : "--batch-tokens", (long long)fits);
+	                fits < demand->of.context ? "--context" : "--batch-tokens", (long long)fits);
 }
 
 enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err)
@@ -160,12 +163,14 @@ enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_
 	if (residency->link && !plan_residency(session, sizes, less(demand.free_bytes, demand.rest + streams), room))
 		return refuse(session, &demand, room, err);
 	session->host_memory = less(limit, residency->host);
-	dsa_plan_device(plan, &session->config, session->backend, residency->device, demand.longest, demand.tokens,
-	                demand.scored, session->wave);
+	demand.of.weights = residency->device;
+	demand.of.wave = session->wave;
+	session->overlap_memory = demand.of.overlap;
+	dsa_plan_device(plan, &session->config, session->backend, &demand.of);
 	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
 	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
 	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",
-	             (double)plan->weights / gib, (double)plan->workspace / gib, (long long)demand.tokens,
+	             (double)plan->weights / gib, (double)plan->workspace / gib, (long long)demand.of.tokens,
 	             (double)plan->streams / gib, session->wave, (double)plan->scratch / gib,
 	             (double)plan->hidden / gib, (double)plan->overlap / gib, (double)demand.free_bytes / gib);
 	return DSA_OK;

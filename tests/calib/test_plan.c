@@ -262,7 +262,9 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 	                                        .moe = moe};
 	struct dsa_plan_device plan;
 	const uint64_t weights = dsa_model_weight_bytes(&config, DSA_BF16);
-	dsa_plan_device(&plan, &config, &be, weights, 30, 100, 80, 5);
+	struct dsa_plan_demand demand = {
+	    .weights = weights, .overlap = DSA_OVERLAP_BYTES, .context = 30, .tokens = 100, .scored = 80, .wave = 5};
+	dsa_plan_device(&plan, &config, &be, &demand);
 	assert_int_equal(plan.weights, weights);
 	assert_int_equal(plan.rotary, 30 * 2 * 4);
 	assert_int_equal(plan.workspace, dsa_forward_bytes(&config, &be, 100, 100, 0));
@@ -277,14 +279,20 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 	                                 plan.hidden + plan.overlap);
 	/* What is said to fit does, one token more does not. */
 	struct dsa_plan_device less, more;
-	dsa_plan_device(&less, &config, &be, weights, 30, 70, 70, 1);
-	int64_t fits = dsa_plan_most_tokens(&config, &be, weights, 30, 100, less.total);
+	demand.tokens = demand.scored = 70;
+	demand.wave = 1;
+	dsa_plan_device(&less, &config, &be, &demand);
+	demand.tokens = 100;
+	int64_t fits = dsa_plan_most_tokens(&config, &be, &demand, less.total);
 	assert_true(fits >= 70 && fits < 100);
-	dsa_plan_device(&less, &config, &be, weights, 30, fits, fits, 1);
-	dsa_plan_device(&more, &config, &be, weights, 30, fits + 1, fits + 1, 1);
+	demand.tokens = demand.scored = fits;
+	dsa_plan_device(&less, &config, &be, &demand);
+	demand.tokens = demand.scored = fits + 1;
+	dsa_plan_device(&more, &config, &be, &demand);
+	demand.tokens = 100;
 	assert_true(more.total > less.total);
-	assert_int_equal(dsa_plan_most_tokens(&config, &be, weights, 30, 100, SIZE_MAX), 100);
-	assert_int_equal(dsa_plan_most_tokens(&config, &be, weights, 30, 100, plan.weights), 0);
+	assert_int_equal(dsa_plan_most_tokens(&config, &be, &demand, SIZE_MAX), 100);
+	assert_int_equal(dsa_plan_most_tokens(&config, &be, &demand, plan.weights), 0);
 }
 
 static void candidates_and_rows_that_wait_together_stay_within_their_limits(void **state)
