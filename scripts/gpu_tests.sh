@@ -60,7 +60,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>
 "$DSACAL" --version
 echo "DSA_GPU_TEST_SEED=$DSA_GPU_TEST_SEED repeats these numbers"
 operators=(rows products experts select attention figures)
-for group in "${operators[@]}" invariance forward; do
+for group in "${operators[@]}" invariance forward residency; do
 	step "$group" 300 "$build/gpu_tests" "${small[@]}" "$group"
 done
 if python3 -c 'import torch, transformers' 2>/dev/null; then

@@ -40,8 +40,8 @@ struct dsa_residency {
 	int layers[DSA_PLACES]; /* how many are where */
 	uint64_t device;        /* bytes of device memory, in all */
 	uint64_t least_device;  /* … that streaming takes at least */
-	uint64_t host;          /* bytes of pinned host memory */
-	uint64_t link, disk;    /* bytes that one visit of every layer moves over the bus, off the disk */
+	uint64_t host; /* bytes of pinned host memory; while layers come in, one image more where none is staged */
+	uint64_t link, disk; /* bytes that one visit of every layer moves over the bus, off the disk */
 };
 
 /* The fastest residency within device_room and host_room bytes, in no place faster than `best` allows; layers that
@@ -49,5 +49,8 @@ struct dsa_residency {
  * streaming everything fits; `least_device` and `host` say what that takes. */
 bool dsa_residency_plan(struct dsa_residency *out, const struct dsa_sizes *sizes, enum dsa_place best,
                         uint64_t device_room, uint64_t host_room);
+/* The same where the device's memory is the host's: `room` bytes for both together, host_room of them for the host. */
+bool dsa_residency_plan_shared(struct dsa_residency *out, const struct dsa_sizes *sizes, enum dsa_place best,
+                               uint64_t room, uint64_t host_room);
 
 #endif

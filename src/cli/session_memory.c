@@ -59,18 +59,46 @@ static size_t less(size_t a, size_t b)
 	return a > b ? a - b : 0;
 }
 
+static enum dsa_place best_place(const struct dsa_cli_options *options)
+{
+	enum dsa_place place = DSA_PLACE_DEVICE;
+	while (place < DSA_PLACE_DISK && strcmp(options->residency, dsa_place_name(place)) != 0)
+		place++;
+	return place;
+}
+
+/* On the CPU the device's memory is the host's. */
+static bool on_host(const struct dsa_session *session)
+{
+	return strncmp(session->backend->name, "cuda", 4) != 0;
+}
+
+static bool plan_residency(struct dsa_session *session, const struct dsa_sizes *sizes, size_t device_room,
+                           size_t host_room)
+{
+	const enum dsa_place best = best_place(session->options);
+	if (on_host(session))
+		return dsa_residency_plan_shared(&session->residency, sizes, best, device_room, host_room);
+	return dsa_residency_plan(&session->residency, sizes, best, device_room, host_room);
+}
+
+/* What it takes of the memory that `free_bytes` counts. */
+static size_t taken(const struct dsa_session *session, uint64_t device)
+{
+	return (size_t)(device + (on_host(session) ? session->residency.host : 0));
+}
+
 /* On the CPU streams share the memory that --host-memory bounds. */
 static int plan_wave(const struct dsa_session *session, const struct demand *demand)
 {
 	const struct dsa_residency *residency = &session->residency;
-	const bool on_host = strncmp(session->backend->name, "cuda", 4) != 0;
 	const size_t limit = dsa_session_pool_limit(session);
-	size_t left = less(demand->free_bytes, demand->rest + residency->device);
+	size_t left = less(demand->free_bytes, demand->rest + taken(session, residency->device));
 	if (!strcmp(session->options->search, "naive"))
 		return 1;
-	left = on_host && limit < left ? limit : left;
+	left = on_host(session) && limit < left ? limit : left;
 	/* Each candidate more is a visit of every layer less: worth half of what streaming leaves, not a quarter. */
-	if (residency->link && !on_host)
+	if (residency->link && !on_host(session))
 		left = 2 * less(demand->free_bytes, demand->rest + residency->least_device);
 	return dsa_plan_wave(demand->stream, left);
 }
@@ -88,7 +116,7 @@ static enum dsa_status refuse(const struct dsa_session *session, const struct de
                               struct dsa_error *err)
 {
 	const struct dsa_model_config *config = &session->config;
-	const size_t least = (size_t)session->residency.least_device, needed = least + demand->rest;
+	const size_t least = taken(session, session->residency.least_device), needed = least + demand->rest;
 	if (needed <= demand->free_bytes)
 		return refuse_host(session, room, err);
 	if (least > demand->free_bytes)
@@ -112,18 +140,9 @@ static enum dsa_status refuse(const struct dsa_session *session, const struct de
 	                fits < demand->of.context ? "--context" : "--batch-tokens", (long long)fits);
 }
 
-static enum dsa_place best_place(const struct dsa_cli_options *options)
-{
-	enum dsa_place place = DSA_PLACE_DEVICE;
-	while (place < DSA_PLACE_DISK && strcmp(options->residency, dsa_place_name(place)) != 0)
-		place++;
-	return place;
-}
-
 enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err)
 {
-	const enum dsa_place best = best_place(session->options);
-	struct dsa_residency *residency = &session->residency;
+	const struct dsa_residency *residency = &session->residency;
 	struct dsa_plan_device *plan = &session->device;
 	struct demand demand;
 	struct dsa_sizes *sizes = dsa_arena_alloc(&session->arena, 1, sizeof *sizes, "the layers' sizes", err);
@@ -137,12 +156,11 @@ enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_
 		return status;
 	/* States are worth memory too. */
 	const size_t limit = dsa_session_pool_limit(session), room = limit / 4 * 3;
-	if (!dsa_residency_plan(residency, sizes, best, less(demand.free_bytes, demand.rest), room))
+	if (!plan_residency(session, sizes, less(demand.free_bytes, demand.rest), room))
 		return refuse(session, &demand, room, err);
 	session->wave = plan_wave(session, &demand);
 	const size_t streams = demand.stream * (size_t)(session->wave - 1);
-	if (residency->link &&
-	    !dsa_residency_plan(residency, sizes, best, less(demand.free_bytes, demand.rest + streams), room))
+	if (residency->link && !plan_residency(session, sizes, less(demand.free_bytes, demand.rest + streams), room))
 		return refuse(session, &demand, room, err);
 	session->host_memory = less(limit, residency->host);
 	demand.of.weights = residency->device;

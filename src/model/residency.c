@@ -156,17 +156,17 @@ static enum dsa_status bring(struct residency *r, int layer, void *passing, stru
 
 static enum dsa_status bring_all(struct residency *r, uint64_t largest, struct dsa_error *err)
 {
-	void *passing = NULL;
+	void *taken = NULL, *passing = r->staging[0].memory;
 	enum dsa_status status = DSA_OK;
-	if (r->plan.layers[DSA_PLACE_STORED]) {
-		passing = r->be->ops->pinned_alloc(r->be, largest);
+	if (r->plan.layers[DSA_PLACE_STORED] && !passing) {
+		passing = taken = r->be->ops->pinned_alloc(r->be, largest);
 		if (!passing)
 			return no_pinned(r, largest, err);
 	}
 	for (int l = 0; l < r->model->config.layers && !status; l++)
 		if (r->plan.place[l] == DSA_PLACE_STORED || r->plan.place[l] == DSA_PLACE_HOST)
 			status = bring(r, l, passing, err);
-	r->be->ops->pinned_free(r->be, passing);
+	r->be->ops->pinned_free(r->be, taken);
 	return status;
 }
 

@@ -111,3 +111,15 @@ bool dsa_residency_plan(struct dsa_residency *out, const struct dsa_sizes *sizes
 	count_places(out, sizes);
 	return true;
 }
+
+bool dsa_residency_plan_shared(struct dsa_residency *out, const struct dsa_sizes *sizes, enum dsa_place best,
+                               uint64_t room, uint64_t host_room)
+{
+	if (!dsa_residency_plan(out, sizes, best, room, host_room))
+		return false;
+	if (out->device + out->host <= room)
+		return true;
+	/* A layer as stored is worth more on the device than beside it, so the host gets what reading takes. */
+	const uint64_t staging = 2 * largest_of(sizes).image, host = staging < host_room ? staging : host_room;
+	return dsa_residency_plan(out, sizes, best, room - host, host);
+}

@@ -37,7 +37,8 @@ struct check_test {
 
 /* A file's tests, ended by a name of NULL. */
 extern const struct check_test rows_tests[], products_tests[], experts_tests[], select_tests[], attention_tests[],
-    figures_tests[], invariance_tests[], forward_tests[], speed_tests[], profile_tests[], profile_experts_tests[];
+    figures_tests[], invariance_tests[], forward_tests[], residency_tests[], speed_tests[], profile_tests[],
+    profile_experts_tests[];
 
 #define CHECK_TEST(function)                                                                                           \
 	{                                                                                                              \

@@ -21,6 +21,7 @@ static const struct {
     {"figures", figures_tests},
     {"invariance", invariance_tests},
     {"forward", forward_tests},
+    {"residency", residency_tests},
     {"speed", speed_tests},
     {"profile", profile_tests},
     {"profile-experts", profile_experts_tests},

@@ -191,6 +191,29 @@ static const void *stored_as(struct gpu *g, const float *values, int64_t count, 
 	return image;
 }
 
+/* What lies on the device as it is stored, against what is loaded from the host. */
+static void assert_converted(struct gpu *g, struct dsa_tensor loaded, const void *image, enum dsa_dtype stored,
+                             const struct dsa_block_scales *scales, int64_t scale_count)
+{
+	struct dsa_backend *be = g->be[GPU];
+	const size_t bytes = (size_t)(loaded.rows * loaded.cols) * dsa_dtype_bytes(stored);
+	const size_t scale_bytes = (size_t)scale_count * sizeof(float);
+	const size_t size = (size_t)(loaded.rows * loaded.cols) * dsa_dtype_bytes(loaded.dtype);
+	void *from = gpu_device(g, be, bytes), *device_scales = gpu_device(g, be, scale_bytes);
+	struct dsa_tensor to = loaded;
+	to.data = gpu_device(g, be, size);
+	OK(g, be->ops->upload(be, from, image, bytes, &g->err));
+	if (scales)
+		OK(g, be->ops->upload(be, device_scales, scales->data, scale_bytes, &g->err));
+	const struct dsa_block_scales there = {device_scales, scales ? scales->block_rows : 0,
+	                                       scales ? scales->block_cols : 0};
+	OK(g, be->ops->convert(be, to, from, stored, scales ? &there : NULL, &g->err));
+	gpu_wait(g);
+	if (memcmp(gpu_download(g, be, to.data, size), gpu_download(g, be, loaded.data, size), size) != 0)
+		fail_msg("convert: %lld x %d of %s has other bits than when it is loaded", (long long)to.rows, to.cols,
+		         dsa_dtype_name(stored));
+}
+
 static void weights_are_converted_as_the_cpu_does(struct gpu *g)
 {
 	static const enum dsa_dtype stored[] = {DSA_F32, DSA_BF16, DSA_F16};
@@ -215,6 +238,7 @@ static void weights_are_converted_as_the_cpu_does(struct gpu *g)
 				OK(g, g->be[GPU]->ops->load_weight(g->be[GPU], to.at[GPU], image, stored[k], &g->err));
 				gpu_wait(g);
 				assert_same_bits(g, to, "load_weight");
+				assert_converted(g, to.at[GPU], image, stored[k], NULL, 0);
 				gpu_end_case(g);
 			}
 }
@@ -252,6 +276,67 @@ static void fp8_weights_are_the_products_rounded_once(struct gpu *g)
 			OK(g, g->be[GPU]->ops->load_fp8(g->be[GPU], to.at[GPU], codes, &s, &g->err));
 			gpu_wait(g);
 			assert_same_bits(g, to, "load_fp8");
+			assert_converted(g, to.at[GPU], codes, DSA_F8_E4M3, &s, scale_count);
+			gpu_end_case(g);
+		}
+}
+
+static void scaled_weights_have_the_bits_of_the_cpu(struct gpu *g)
+{
+	static const float factors[] = {0.5f, 0.17677669f, 0.125f, -3, 0};
+	for (int n = 0; n < WIDTHS; n++) {
+		struct both t = gpu_tensor(g, rows_for(g, widths[n]), widths[n], 2, GPU_F32, 0);
+		BOTH(g, scale, t.at[s], factors[n % 5]);
+		assert_same_bits(g, t, "scale");
+		gpu_end_case(g);
+	}
+}
+
+static void fill(struct gpu *g, uint8_t *memory, size_t bytes)
+{
+	for (size_t i = 0; i + 8 <= bytes; i += 8) {
+		const uint64_t x = gpu_random(g) & 0xbfbfbfbfbfbfbfbfu; /* finite in every type */
+		memcpy(memory + i, &x, sizeof x);
+	}
+}
+
+/* A fetch goes behind what is queued before it and beside what is queued after it: what is converted first is what lay
+ * there, what is fetched is what was pinned, to the byte. */
+static void fetched_bytes_arrive_behind_queued_work(struct gpu *g)
+{
+	static const size_t sizes[] = {8, 1000, 4096, 123456, (size_t)96 << 20};
+	struct dsa_backend *be = g->be[GPU];
+	for (size_t n = 0; n < sizeof sizes / sizeof *sizes - (g->small ? 1 : 0); n++)
+		for (int again = 0; again < 3; again++) {
+			const size_t bytes = sizes[n];
+			const int count = (int)(bytes / 2);
+			double seconds = -1;
+			uint8_t *first = gpu_host(g, bytes), *pinned = be->ops->pinned_alloc(be, bytes);
+			assert_non_null(pinned);
+			assert_int_equal((uintptr_t)pinned % 4096, 0);
+			void *landing = gpu_device(g, be, bytes);
+			const struct dsa_tensor to = dsa_tensor_make(gpu_device(g, be, bytes * 2), DSA_F32, 1, count),
+						other =
+						    dsa_tensor_make(gpu_device(g, be, bytes * 2), DSA_F32, 1, count);
+			fill(g, first, bytes);
+			fill(g, pinned, bytes);
+			OK(g, be->ops->upload(be, landing, first, bytes, &g->err));
+			OK(g, be->ops->load_weight(be, other, first, DSA_BF16, &g->err));
+			OK(g, be->ops->convert(be, to, landing, DSA_BF16, NULL, &g->err));
+			OK(g, be->ops->fetch(be, landing, pinned, bytes, &g->err));
+			for (int i = 0; i < 4; i++)
+				OK(g, be->ops->scale(be, other, i % 2 ? 0.5f : 2, &g->err));
+			OK(g, be->ops->fetched(be, &seconds, &g->err));
+			assert_true(seconds >= 0 && seconds < 10);
+			assert_true(!memcmp(gpu_download(g, be, landing, bytes), pinned, bytes));
+			gpu_wait(g);
+			const void *want = gpu_download(g, be, other.data, bytes * 2),
+				   *got = gpu_download(g, be, to.data, bytes * 2);
+			if (memcmp(got, want, bytes * 2) != 0)
+				fail_msg("%zu bytes: fetched over what was still to be converted", bytes);
+			if (n == 4 && again == 2)
+				printf("# fetch of %zu MB: %.1f GB/s\n", bytes >> 20, (double)bytes / seconds / 1e9);
+			be->ops->pinned_free(be, pinned);
 			gpu_end_case(g);
 		}
 }
@@ -313,6 +398,8 @@ const struct check_test rows_tests[] = {
     CHECK_TEST(embeddings_and_their_disturbance_equal_the_cpu_bit_for_bit),
     CHECK_TEST(weights_are_converted_as_the_cpu_does),
     CHECK_TEST(fp8_weights_are_the_products_rounded_once),
+    CHECK_TEST(scaled_weights_have_the_bits_of_the_cpu),
+    CHECK_TEST(fetched_bytes_arrive_behind_queued_work),
     CHECK_TEST(fp8_numbers_that_are_not_finite_are_named),
     CHECK_TEST(a_weight_that_is_not_finite_is_named),
     {NULL, NULL},

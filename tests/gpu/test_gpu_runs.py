@@ -95,6 +95,28 @@ def test_naive_search_has_the_bits_of_the_default_one():
     equal(naive["work"]["token_layers"], naive["work"]["token_layers_naive"], "naive work")
 
 
+def test_wherever_layers_lie_the_bits_are_the_same():
+    """In host memory, as stored on the device, on disk; and resumed in another place than where it was killed."""
+    names, few = part()
+    for place in ("stored", "host", "disk"):
+        began = time.time()
+        out = calibrate(names, *few, "--residency", place)
+        print(f"# layers {place}: {time.time() - began:.1f} s", flush=True)
+        same_run(out, plain(), f"layers {place}")
+    size = os.path.getsize(os.path.join(plain(), "journal"))
+    out = os.path.join(scratch(), "run")
+    journal = os.path.join(out, "journal")
+    command = options(names, out, *few, "--resume")
+    process = start(*command, "--residency", "disk")
+    while process.poll() is None and not (os.path.exists(journal) and os.path.getsize(journal) > 0.3 * size):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    err = process.communicate()[1].decode()
+    equal(process.returncode, -signal.SIGKILL, f"status of the killed run: {err}")
+    good(*command, "--residency", "stored", timeout=900)
+    same_run(out, plain(), "killed on disk and resumed as stored")
+
+
 def test_batches_and_what_is_kept_change_no_bit():
     names, few = part()
     many, found = results(plain()), results(calibrate(names, *few, "--batch-tokens", 1500, "--host-memory", "1MiB"))

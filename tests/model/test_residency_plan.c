@@ -260,6 +260,40 @@ static void no_room_is_ever_exceeded_and_no_room_refused_that_is_enough(void **s
 	assert_true(fitting > 5000 && fitting < 19000 && mixed > 1000);
 }
 
+/* Where both are one memory. */
+static void what_is_shared_is_counted_once(void **state)
+{
+	(void)state;
+	const struct dsa_sizes sizes = uniform(6);
+	struct dsa_residency plan;
+	assert_true(dsa_residency_plan_shared(&plan, &sizes, DSA_PLACE_DEVICE, 220, 0));
+	assert_string_equal(letters(&plan, 6), "DDDDDD");
+	assert_true(dsa_residency_plan_shared(&plan, &sizes, DSA_PLACE_HOST, 150, 60));
+	assert_string_equal(letters(&plan, 6), "HHHHHH");
+	/* Apart, 129 bytes and 30 hold three and three; together one is stored, beside what five on disk are read to.
+	 */
+	assert_true(dsa_residency_plan_shared(&plan, &sizes, DSA_PLACE_DEVICE, 129, 30));
+	assert_string_equal(letters(&plan, 6), "KKKKKS");
+	assert_int_equal(plan.device + plan.host, 100 + 20);
+	assert_false(dsa_residency_plan_shared(&plan, &sizes, DSA_PLACE_DEVICE, 109, 30));
+	assert_int_equal(plan.least_device + plan.host, 110);
+	for (int round = 0, shrunk = 0; round < 20000 || shrunk < 1000; round++) {
+		const struct dsa_sizes some = uniform(1 + (int)below(20));
+		const uint64_t room = below(300), host_room = below(150);
+		const enum dsa_place best = (enum dsa_place)below(DSA_PLACES);
+		struct dsa_residency apart;
+		const bool fits = dsa_residency_plan_shared(&plan, &some, best, room, host_room);
+		if (!fits) {
+			assert_true(room < 90 + 20 || host_room < 20);
+			continue;
+		}
+		check_plan(&plan, &some, best, room, host_room);
+		assert_true(plan.device + plan.host <= room);
+		assert_true(dsa_residency_plan(&apart, &some, best, room, host_room));
+		shrunk += apart.device + apart.host > room;
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -271,6 +305,7 @@ int main(void)
 	    cmocka_unit_test(one_layer_needs_no_second_one_to_hide_behind),
 	    cmocka_unit_test(layers_of_each_place_are_spread_evenly_and_fill_the_room),
 	    cmocka_unit_test(no_room_is_ever_exceeded_and_no_room_refused_that_is_enough),
+	    cmocka_unit_test(what_is_shared_is_counted_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
