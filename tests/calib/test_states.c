@@ -401,7 +401,8 @@ static void disk_makes_the_plan_larger(void **unused)
 static void room_on_disk_is_used_again(void **unused)
 {
 	(void)unused;
-	struct dsa_states *states = open_disk_pool(BIG, 90 * PAGE); /* memory for the buffer alone, disk for thirty of batch 0 */
+	struct dsa_states *states =
+	    open_disk_pool(BIG, 90 * PAGE); /* memory for the buffer alone, disk for thirty of batch 0 */
 	struct dsa_error err;
 	static const char *const bases[] = {"FFFFFF", "FSSFFF"};
 	for (int round = 0; round < 6; round++) {
