@@ -56,7 +56,8 @@ void dsa_states_expect(struct dsa_states *states, int flip);
 /* What the last rebase planned. */
 struct dsa_states_plan {
 	int base, candidate; /* layers of the base's path, and of a candidate's, in front of which states are kept */
-	uint64_t disk;       /* bytes of the file at most, whatever comes to be kept */
+	size_t memory;       /* bytes of memory at most, whatever comes to be kept; the buffer for the disk included */
+	uint64_t disk;       /* … of the file */
 };
 struct dsa_states_plan dsa_states_plan(const struct dsa_states *states);
 

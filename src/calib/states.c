@@ -305,10 +305,12 @@ struct dsa_states_plan dsa_states_plan(const struct dsa_states *states)
 		plan.base += states->keep_base[m];
 		plan.candidate += states->keep_candidate[m];
 	}
-	if (!states->spill || states->spill_lost)
-		return plan;
 	/* In front of layer m are the base's state and those with one of the letters 1 … m - 1 changed. */
 	const uint64_t each = (uint64_t)states->layers * (uint64_t)(states->layers - 1) / 2;
+	const bool fit = !states->base_images || each <= states->limit / states->base_images;
+	plan.memory = fit ? (size_t)each * states->base_images : states->limit + states->buffer_bytes;
+	if (fit || !states->spill || states->spill_lost)
+		return plan;
 	for (int b = 0; b < states->batches; b++)
 		plan.disk += each * dsa_spill_size(states->spill, states->image_bytes[b]);
 	/* The file grows only when memory has no room for one more. */

@@ -6,6 +6,8 @@
 #include "commands.h"
 #include "dsa/json_writer.h"
 
+static const double mib = 1048576.0;
+
 static double journal_bytes(const struct dry_run *dry)
 {
 	return dry->probe.record_bytes * (double)dry->plan.records +
@@ -102,6 +104,11 @@ static void write_search(struct dsa_json_writer *json, const struct dry_run *dry
 	dsa_json_end(json);
 }
 
+static size_t host_bytes(const struct dry_run *dry)
+{
+	return dry->program + dry->on_host + dry->kept;
+}
+
 static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry)
 {
 	dsa_json_object(json, "memory");
@@ -109,6 +116,8 @@ static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry
 	dsa_json_put_uint(json, "workspace", dry->workspace);
 	dsa_json_put_int(json, "candidates_together", dry->session->wave);
 	dsa_json_put_uint(json, "candidates", dry->streams);
+	dsa_json_put_uint(json, "program", dry->program);
+	dsa_json_put_uint(json, "host", host_bytes(dry));
 	dsa_json_put_uint(json, "limit", dry->limit);
 	dsa_json_put_uint(json, "keys_and_references", dry->memory.kept);
 	dsa_json_put_int(json, "batches", dry->shape->batches);
@@ -277,6 +286,8 @@ void dsa_dry_run_text(struct dsa_text *text, const struct dry_run *dry)
 			dsa_text_printf(text, "%-13s up to %.3g token-layers more\n", "refinement", refine_most(dry));
 	}
 	add_memory(text, dry);
+	dsa_text_printf(text, "%-13s %.1f MiB of the host at most, %.1f MiB of it kept, %.1f MiB the program itself\n",
+	                "", (double)host_bytes(dry) / mib, (double)dry->kept / mib, (double)dry->program / mib);
 	dsa_text_printf(text, "%-13s ", "disk");
 	add_mib(text, (double)dry->spool_bytes);
 	dsa_text_add(text, " tokens");

@@ -26,7 +26,10 @@ struct dry_run {
 	struct dsa_plan plan;
 	struct dsa_plan_memory memory;
 	size_t weights, workspace, streams, limit;
-	uint64_t spill;                    /* bytes of disk that states take at most */
+	uint64_t spill; /* bytes of disk that states take at most */
+	/* Memory of the host, at most: what this process has before the model is loaded, what the device takes where
+	 * that is the host, and what is kept. */
+	size_t program, on_host, kept;
 	int batches_kept;                  /* that keep keys and reference */
 	int base_states, candidate_states; /* layers in front of which states are kept at first */
 	uint64_t spool_bytes;

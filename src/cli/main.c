@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,9 +124,18 @@ static void let_waiting_threads_sleep(char **argv)
 	execv(self, argv);
 }
 
+/* Kept states are large, of many sizes, and come and go: from a heap that grows into their gaps the process would take
+ * up to a tenth more than --host-memory. glibc begins with mappings of their own for what is that large, and would give
+ * them up at the first that is freed. */
+static void give_large_blocks_back(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, 128 << 10); /* refused, it only costs memory */
+}
+
 int main(int argc, char **argv)
 {
 	let_waiting_threads_sleep(argv);
+	give_large_blocks_back();
 	struct dsa_cli_options options;
 	struct dsa_terminal terminal;
 	struct dsa_arena arena; /* of what a configuration file says */
