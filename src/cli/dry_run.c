@@ -95,19 +95,24 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 	return status;
 }
 
-/* What the device takes, where that is the host. */
+/* What the device takes, where that is the host: as planned when the model was loaded, else as if everything fitted. */
 static void plan_host(struct dry_run *dry, const int *tokens, int64_t most)
 {
 	const struct dsa_session *session = dry->session;
 	const struct dsa_evaluator_shape *shape = dry->shape;
-	struct dsa_plan_device device;
-	int longest = 1;
-	int64_t scored = 1;
+	struct dsa_plan_device device = session->device;
+	struct dsa_plan_demand demand = {.weights = dry->weights,
+	                                 .overlap = DSA_OVERLAP_BYTES,
+	                                 .context = 1,
+	                                 .tokens = most,
+	                                 .scored = 1,
+	                                 .wave = session->wave};
 	for (int d = 0; d < shape->documents; d++)
-		longest = tokens[d] > longest ? tokens[d] : longest;
+		demand.context = tokens[d] > demand.context ? tokens[d] : demand.context;
 	for (int b = 0; b < shape->batches; b++)
-		scored = shape->batch[b].scored > scored ? shape->batch[b].scored : scored;
-	dsa_plan_device(&device, &session->config, session->backend, longest, most, scored, session->wave);
+		demand.scored = shape->batch[b].scored > demand.scored ? shape->batch[b].scored : demand.scored;
+	if (!session->model)
+		dsa_plan_device(&device, &session->config, session->backend, &demand);
 	dry->on_host = strcmp(dsa_session_device_kind(session), "cpu") ? 0 : device.total;
 }
 
@@ -128,8 +133,9 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 		tokens[d] = dsa_spool_document(session->spool, d)->tokens;
 	for (int b = 0; b < shape->batches; b++)
 		most = shape->batch[b].tokens > most ? shape->batch[b].tokens : most;
+	dry->weights = session->model ? session->device.weights
+	                              : (size_t)dsa_model_weight_bytes(&session->config, session->backend->weight);
 	plan_host(dry, tokens, most);
-	dry->weights = (size_t)dsa_model_weight_bytes(&session->config, session->backend->weight);
 	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most, 0);
 	dry->streams = (size_t)session->wave * dsa_forward_stream_bytes(&session->config, most);
 	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
