@@ -148,6 +148,7 @@ enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_
 	struct dsa_sizes *sizes = dsa_arena_alloc(&session->arena, 1, sizeof *sizes, "the layers' sizes", err);
 	if (!sizes)
 		return DSA_E_MEMORY;
+	session->wave = 1; /* what is refused is still planned for by a dry run */
 	enum dsa_status status =
 	    dsa_model_sizes(sizes, &session->config, session->options->model, session->backend->weight, err);
 	if (!status)
