@@ -139,7 +139,8 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most, 0);
 	dry->streams = (size_t)session->wave * dsa_forward_stream_bytes(&session->config, most);
 	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
-	dry->spill = dsa_spill_limit(session->options, dry->limit);
+	dry->spill =
+	    dsa_spill_limit(session->options, strcmp(dsa_session_device_kind(session), "cpu") != 0, dry->limit);
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, NULL, tokens, &session->config, session->backend->act, dry->limit,
 		                dry->spill > 0, scratch, allowed, image);

@@ -87,9 +87,8 @@ const struct dsa_option_row dsa_option_table[] = {
      "memory for kept states, e.g. 4GiB (default: half of what is free; inspect: 1024GiB); changes no figure",
      MEASURING | ON(DSA_CMD_INSPECT), false},
     {"spill", SIZE, AT(spill), "SIZE",
-     "disk in RUN for states beyond --host-memory; 0: none, they are run again (default: 4 times --host-memory, at "
-     "most "
-     "half of what is free; none where RUN is in memory); changes no figure",
+     "disk in RUN for states beyond --host-memory; 0: none, they are run again (default: on the CPU 4 times "
+     "--host-memory, at most half of what is free; none on a GPU or where RUN is in memory); changes no figure",
      ON(DSA_CMD_CALIBRATE), false},
     {"spill-zstd", FLAG, AT(spill_zstd), NULL, "compress them: less disk, more time", ON(DSA_CMD_CALIBRATE), false},
     {"gpu-memory", SIZE, AT(gpu_memory), "SIZE",

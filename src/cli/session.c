@@ -137,7 +137,8 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	if (status)
 		return status;
 	session->model->config.index_precision = session->config.index_precision;
-	session->spill = dsa_spill_limit(session->options, session->host_memory);
+	session->spill = dsa_spill_limit(session->options, strcmp(dsa_session_device_kind(session), "cpu") != 0,
+	                                 session->host_memory);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .spill_directory = session->run,
 	                                                    .spill = session->spill,

@@ -34,14 +34,14 @@ static bool is_in_memory(const struct statfs *fs)
 	return fs->f_type == TMPFS_MAGIC || fs->f_type == RAMFS_MAGIC;
 }
 
-uint64_t dsa_spill_limit(const struct dsa_cli_options *options, size_t host_memory)
+uint64_t dsa_spill_limit(const struct dsa_cli_options *options, bool on_gpu, size_t host_memory)
 {
 	struct statfs fs;
 	if (options->command != DSA_CMD_CALIBRATE || !strcmp(options->search, "naive"))
 		return 0;
 	if (options->spill != DSA_SPILL_DERIVED)
 		return options->spill;
-	if (!file_system(options->out ? options->out : ".", &fs) || is_in_memory(&fs))
+	if (on_gpu || !file_system(options->out ? options->out : ".", &fs) || is_in_memory(&fs))
 		return 0;
 	const uint64_t half = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 2;
 	const uint64_t enough = host_memory < UINT64_MAX / TIMES_MEMORY ? (uint64_t)host_memory * TIMES_MEMORY : half;
