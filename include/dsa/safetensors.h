@@ -49,9 +49,9 @@ const struct dsa_stored *dsa_checkpoint_at(const struct dsa_checkpoint *checkpoi
 /* Per shard: its path and its header's raw bytes, for fingerprints. */
 int dsa_checkpoint_shards(const struct dsa_checkpoint *checkpoint);
 const char *dsa_checkpoint_shard_path(const struct dsa_checkpoint *checkpoint, int shard);
-/* Where in its shard's file a byte of a tensor lies. */
-uint64_t dsa_checkpoint_offset(const struct dsa_checkpoint *checkpoint, int shard, const uint8_t *data);
 void dsa_checkpoint_shard_header(const struct dsa_checkpoint *checkpoint, int shard, const uint8_t **data,
                                  uint64_t *bytes);
+/* Where in its shard's file a byte of a tensor lies. */
+uint64_t dsa_checkpoint_offset(const struct dsa_checkpoint *checkpoint, int shard, const uint8_t *data);
 
 #endif

@@ -3,7 +3,7 @@
  * The file has no name, so nothing is left of it however the process ends, and it is not made before the first write.
  * It is cut into blocks of one size; an image is a chain of them, so that images of any sizes take each other's place
  * without a gap. What was written or read is not left in the page cache: an image is gone from it once the next one is
- * handled. Every image has a checksum, so damage is an error and never other figures. What dsa_spill_write() returned
+ * handled. Every image has a digest, so damage is an error and never other figures. What dsa_spill_write() returned
  * belongs to the caller until dsa_spill_drop(). One thread at a time. */
 #ifndef DSA_SPILL_H
 #define DSA_SPILL_H
@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "dsa/hash.h"
 #include "dsa/status.h"
 
 struct dsa_spill;
@@ -26,8 +27,8 @@ struct dsa_spill_options {
 /* An image in the file. */
 struct dsa_spilled {
 	uint32_t first, blocks;
-	size_t bytes, stored; /* the image's, and what it takes in its blocks */
-	uint64_t sum;         /* of the image */
+	size_t bytes, stored;           /* the image's, and what it takes in its blocks */
+	uint8_t digest[DSA_HASH_BYTES]; /* of the image */
 };
 
 struct dsa_spill_usage {

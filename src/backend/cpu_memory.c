@@ -4,10 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "dsa/arena.h"
+#include "dsa/clock.h"
 #include "stored.h"
 
 enum { ALIGNMENT = 256 };
@@ -148,12 +148,10 @@ void cpu_pinned_free(struct dsa_backend *be, void *memory)
 
 enum dsa_status cpu_fetch(struct dsa_backend *be, void *device, const void *pinned, size_t bytes, struct dsa_error *err)
 {
-	struct timespec begin, end;
+	const double begin = dsa_clock_seconds();
 	(void)err;
-	clock_gettime(CLOCK_MONOTONIC, &begin);
 	enum dsa_status status = copy(device, pinned, bytes);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	cpu_of(be)->fetch_seconds = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+	cpu_of(be)->fetch_seconds = dsa_clock_seconds() - begin;
 	return status;
 }
 

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "dsa/arena.h"
 
@@ -113,34 +112,6 @@ static struct cuda_block *reuse(struct dsa_cuda *cuda, size_t bytes)
 	return NULL;
 }
 
-/* Page-locked. The driver's own allocation locks some GB a second, page by page; large pages that several threads have
- * touched before are locked many times faster. NULL where there is none. */
-static void *take_pinned(size_t bytes)
-{
-	const size_t page = 4096, large = (size_t)2 << 20, unit = bytes < large ? page : large;
-	const size_t size = (bytes / unit + 1) * unit;
-	char *memory = aligned_alloc(unit, size);
-	if (!memory)
-		return NULL;
-	(void)madvise(memory, size, MADV_HUGEPAGE); /* only as fast without */
-#pragma omp parallel for schedule(static)
-	for (size_t at = 0; at < size; at += unit)
-		for (size_t touched = at; touched < at + unit; touched += page)
-			memory[touched] = 0;
-	if (!cudaHostRegister(memory, size, cudaHostRegisterDefault))
-		return memory;
-	(void)cudaGetLastError();
-	free(memory);
-	return NULL;
-}
-
-static void give_pinned(void *memory)
-{
-	if (memory)
-		(void)cudaHostUnregister(memory);
-	free(memory);
-}
-
 void *cuda_stash_alloc(struct dsa_backend *be, size_t bytes)
 {
 	struct dsa_cuda *cuda = cuda_of(be);
@@ -156,7 +127,7 @@ void *cuda_stash_alloc(struct dsa_backend *be, size_t bytes)
 		if (!cuda_memory(be, &free_bytes, &total, NULL) && bytes + device_reserve(cuda) <= free_bytes)
 			block->on_device = !cudaMalloc(&block->memory, bytes ? bytes : 1);
 		if (!block->on_device)
-			block->memory = take_pinned(bytes);
+			block->memory = cuda_pinned_alloc(be, bytes);
 		if (!block->memory) {
 			free(block);
 			block = NULL;
@@ -195,7 +166,7 @@ void cuda_forget_spare(struct dsa_cuda *cuda)
 		if (block->on_device)
 			(void)cudaFree(block->memory);
 		else
-			give_pinned(block->memory);
+			(void)cudaFreeHost(block->memory);
 		free(block);
 	}
 }
@@ -227,12 +198,17 @@ enum dsa_status cuda_copy(struct dsa_backend *be, void *to, const void *from, si
 
 void *cuda_pinned_alloc(struct dsa_backend *be, size_t bytes)
 {
+	void *memory;
 	(void)be;
-	return take_pinned(bytes);
+	if (!cudaMallocHost(&memory, bytes ? bytes : 1))
+		return memory;
+	(void)cudaGetLastError();
+	return NULL;
 }
 
 void cuda_pinned_free(struct dsa_backend *be, void *memory)
 {
 	(void)be;
-	give_pinned(memory);
+	if (memory)
+		(void)cudaFreeHost(memory);
 }

@@ -128,14 +128,6 @@ LANES_INLINE struct lanes lanes_splat(float x)
 	return out;
 }
 
-LANES_INLINE struct lanes_int lanes_splat_int(int32_t x)
-{
-	struct lanes_int out;
-	for (int p = 0; p < PARTS; p++)
-		out.part[p] = wide_splat_int(x);
-	return out;
-}
-
 /* Lane l with lane l + 8, then 4, 2, 1. */
 LANES_INLINE float lanes_sum(struct lanes x)
 {
@@ -154,16 +146,6 @@ LANES_INLINE int32_t lanes_sum_int(struct lanes_int x)
 	for (int l = 0; l < LANES; l++)
 		sum += part[l];
 	return sum;
-}
-
-LANES_INLINE float lanes_max(struct lanes x)
-{
-	float part[LANES];
-	memcpy(part, &x, sizeof part);
-	for (int width = LANES / 2; width; width /= 2)
-		for (int l = 0; l < width; l++)
-			part[l] = part[l + width] > part[l] ? part[l + width] : part[l];
-	return part[0];
 }
 
 /* As lanes_sum. */

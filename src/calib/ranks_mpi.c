@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "dsa/arena.h"
+#include "dsa/clock.h"
 
 /* A message on its way; MPI reads the bytes until the request is complete. */
 struct sending {
@@ -38,13 +39,6 @@ static enum dsa_status check(int code, const char *doing, struct dsa_error *err)
 		return DSA_OK;
 	MPI_Error_string(code, text, &length);
 	return dsa_fail(err, DSA_E_DEVICE, "MPI, %s: %s", doing, text);
-}
-
-static double seconds(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Frees what has arrived. */
@@ -129,7 +123,7 @@ static enum dsa_status poll_bytes(struct dsa_ranks *ranks, int kind, bool *any, 
 
 static void listen_for_life(struct mpi_ranks *self)
 {
-	const double now = seconds();
+	const double now = dsa_clock_seconds();
 	MPI_Status what;
 	int there = 0;
 	char sign;
@@ -246,7 +240,7 @@ enum dsa_status dsa_ranks_connect_mpi(struct dsa_ranks **out, struct dsa_error *
 		goto cleanup;
 	}
 	for (int r = 0; r < self->base.count; r++)
-		self->heard[r] = seconds();
+		self->heard[r] = dsa_clock_seconds();
 	if (provided < MPI_THREAD_MULTIPLE)
 		status = dsa_fail(err, DSA_E_DEVICE,
 		                  "this MPI gives no threads (MPI_THREAD_MULTIPLE), which signs of life need; use one "

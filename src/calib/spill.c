@@ -194,30 +194,6 @@ static enum dsa_status get(struct dsa_spill *spill, uint32_t block, char *data, 
 	return DSA_OK;
 }
 
-/* XXH64's rounds over four lanes of 8 bytes: several bytes a cycle, and any change of a few bits shows. */
-static uint64_t sum_of(const void *data, size_t bytes)
-{
-	const uint64_t p1 = 0x9e3779b185ebca87, p2 = 0xc2b2ae3d27d4eb4f;
-	uint64_t lane[4] = {p1 + p2, p2, 0, 0 - p1}, word[4];
-	const char *at = data;
-	for (size_t left = bytes; left; at += sizeof word) {
-		const size_t n = left < sizeof word ? left : sizeof word;
-		memset(word, 0, sizeof word);
-		memcpy(word, at, n);
-		for (int i = 0; i < 4; i++) {
-			lane[i] += word[i] * p2;
-			lane[i] = (lane[i] << 31 | lane[i] >> 33) * p1;
-		}
-		left -= n;
-	}
-	uint64_t sum = bytes;
-	for (int i = 0; i < 4; i++) {
-		sum = (sum ^ lane[i]) * p1;
-		sum ^= sum >> 29;
-	}
-	return sum;
-}
-
 /* Hangs one more block behind `last` (NONE: the first of a chain). NONE: no room, or no memory for the table. */
 static uint32_t take(struct dsa_spill *spill, uint32_t last)
 {
@@ -337,7 +313,7 @@ enum dsa_status dsa_spill_write(struct dsa_spill *spill, const void *image, size
 	}
 	if (w.end)
 		flush(spill, w.from, w.end);
-	out->sum = sum_of(image, bytes);
+	dsa_hash_bytes(image, bytes, out->digest);
 	struct dsa_spill_usage *usage = &spill->usage;
 	usage->writes++;
 	usage->spilled += bytes;
@@ -375,6 +351,7 @@ enum dsa_status dsa_spill_read(struct dsa_spill *spill, const struct dsa_spilled
 	ZSTD_outBuffer to = {.dst = image, .size = spilled->bytes};
 	uint32_t ahead = spilled->first, asked = 0;
 	size_t left = spilled->stored;
+	uint8_t digest[DSA_HASH_BYTES];
 	enum dsa_status status = DSA_OK;
 	if (spill->zstd)
 		(void)ZSTD_DCtx_reset(spill->decompress, ZSTD_reset_session_only);
@@ -392,7 +369,8 @@ enum dsa_status dsa_spill_read(struct dsa_spill *spill, const struct dsa_spilled
 	if (status)
 		return status;
 	spill->usage.reads++;
-	if (to.pos != spilled->bytes || sum_of(image, spilled->bytes) != spilled->sum)
+	dsa_hash_bytes(image, to.pos, digest);
+	if (to.pos != spilled->bytes || memcmp(digest, spilled->digest, sizeof digest) != 0)
 		return dsa_fail(err, DSA_E_IO, "%s: a spilled state is not what was written", spill->directory);
 	return DSA_OK;
 }

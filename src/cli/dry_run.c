@@ -3,23 +3,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
 #include "dry_run_plan.h"
+#include "dsa/clock.h"
 #include "dsa/file.h"
 #include "dsa/pattern.h"
 #include "dsa/states.h"
 #include "spill_limit.h"
 #include "summary.h"
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 enum { UNIFORM = 2 };
 
@@ -95,34 +88,12 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 	return status;
 }
 
-/* What the device takes, where that is the host: as planned when the model was loaded, else as if everything fitted. */
-static void plan_host(struct dry_run *dry, const int *tokens, int64_t most)
-{
-	const struct dsa_session *session = dry->session;
-	const struct dsa_evaluator_shape *shape = dry->shape;
-	struct dsa_plan_device device = session->device;
-	struct dsa_plan_demand demand = {.weights = dry->weights,
-	                                 .overlap = DSA_OVERLAP_BYTES,
-	                                 .context = 1,
-	                                 .tokens = most,
-	                                 .scored = 1,
-	                                 .wave = session->wave};
-	for (int d = 0; d < shape->documents; d++)
-		demand.context = tokens[d] > demand.context ? tokens[d] : demand.context;
-	for (int b = 0; b < shape->batches; b++)
-		demand.scored = shape->batch[b].scored > demand.scored ? shape->batch[b].scored : demand.scored;
-	if (!session->model)
-		dsa_plan_device(&device, &session->config, session->backend, &demand);
-	dry->on_host = strcmp(dsa_session_device_kind(session), "cpu") ? 0 : device.total;
-}
-
 static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 {
 	struct dsa_session *session = dry->session;
 	const struct dsa_evaluator_shape *shape = dry->shape;
 	struct dsa_arena *arena = &session->arena;
 	size_t documents = (size_t)shape->documents, batches = (size_t)shape->batches;
-	int64_t most = 1;
 	int *tokens = dsa_arena_alloc(arena, documents, sizeof *tokens, "a plan", err);
 	struct dsa_pass_document *scratch = dsa_arena_alloc(arena, documents, sizeof *scratch, "a plan", err);
 	bool *allowed = dsa_arena_alloc(arena, batches, sizeof *allowed, "a plan", err);
@@ -131,16 +102,12 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 		return DSA_E_MEMORY;
 	for (int d = 0; d < shape->documents; d++)
 		tokens[d] = dsa_spool_document(session->spool, d)->tokens;
-	for (int b = 0; b < shape->batches; b++)
-		most = shape->batch[b].tokens > most ? shape->batch[b].tokens : most;
-	dry->weights = session->model ? session->device.weights
-	                              : (size_t)dsa_model_weight_bytes(&session->config, session->backend->weight);
-	plan_host(dry, tokens, most);
-	dry->workspace = dsa_forward_bytes(&session->config, session->backend, most, most, 0);
-	dry->streams = (size_t)session->wave * dsa_forward_stream_bytes(&session->config, most);
-	dry->limit = session->model ? session->host_memory : dsa_session_pool_limit(session);
-	dry->spill =
-	    dsa_spill_limit(session->options, strcmp(dsa_session_device_kind(session), "cpu") != 0, dry->limit);
+	dry->weights = session->device.weights;
+	dry->workspace = session->device.workspace;
+	dry->streams = session->device.streams;
+	dry->on_host = (size_t)session->residency.host + (dsa_session_on_gpu(session) ? 0 : session->device.total);
+	dry->limit = session->host_memory;
+	dry->spill = dsa_spill_limit(session->options, dsa_session_on_gpu(session), dry->limit);
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, NULL, tokens, &session->config, session->backend->act, dry->limit,
 		                dry->spill > 0, scratch, allowed, image);
@@ -216,9 +183,9 @@ static enum dsa_status ask(struct dry_run *dry, const char *pattern, double *sec
 	const struct dsa_ask question = {
 	    .base = dry->shape->reference, .patterns = &pattern, .count = 1, .batch = dry->probe.batch};
 	const struct dsa_sink sink = {.pattern = take_pattern, .context = dry};
-	double begun = now();
+	double begun = dsa_clock_seconds();
 	enum dsa_status status = evaluator->evaluate(evaluator, &question, &sink, err);
-	*seconds = now() - begun;
+	*seconds = dsa_clock_seconds() - begun;
 	return status;
 }
 
@@ -234,7 +201,7 @@ struct sample {
 
 static bool wants_more(const struct sample *sample)
 {
-	return sample->count == 0 || (sample->count < SAMPLES && now() - sample->begun < enough_seconds);
+	return sample->count == 0 || (sample->count < SAMPLES && dsa_clock_seconds() - sample->begun < enough_seconds);
 }
 
 /* Keeps the values in ascending order. */
@@ -268,7 +235,7 @@ static enum dsa_status rates_of_candidates(struct dry_run *dry, double head_seco
 	struct dsa_plan_rates *rates = &dry->probe.rates;
 	const int layers = dry->shape->layers;
 	const char *reference = dry->shape->reference;
-	struct sample full = {.begun = now()}, shared = {0};
+	struct sample full = {.begun = dsa_clock_seconds()}, shared = {0};
 	enum dsa_status status = DSA_OK;
 	int flipped = 0;
 	char *pattern = dsa_arena_text(&dry->session->arena, reference, (size_t)layers, err);
@@ -284,7 +251,7 @@ static enum dsa_status rates_of_candidates(struct dry_run *dry, double head_seco
 		pattern[l] = reference[l];
 		flipped++;
 	}
-	shared.begun = now();
+	shared.begun = dsa_clock_seconds();
 	while (!status && flipped > 1 && wants_more(&shared)) {
 		const int before = shared.count;
 		status = add_rate(dry, &shared, all, head_seconds, err);
@@ -303,17 +270,17 @@ static enum dsa_status run_probe(struct dry_run *dry, struct dsa_error *err)
 	const struct dsa_sink sink = {.overlap = take_overlap, .context = dry};
 	probe->batch = dsa_plan_probe_batch(dry->shape);
 	const struct dsa_evaluator_batch *batch = &dry->shape->batch[probe->batch];
-	const double begun = now();
+	const double begun = dsa_clock_seconds();
 	struct sample whole = {.begun = begun};
 	enum dsa_status status = DSA_OK;
 	while (!status && wants_more(&whole)) {
-		const double started = now();
+		const double started = dsa_clock_seconds();
 		status = evaluator->overlap(evaluator, probe->batch, &sink, err);
-		add_sample(&whole, now() - started);
+		add_sample(&whole, dsa_clock_seconds() - started);
 	}
 	probe->rates.whole = middle(&whole) / ((double)batch->tokens * dry->shape->layers);
 	if (!status && dry->plan.head) {
-		struct sample head = {.begun = now()};
+		struct sample head = {.begun = dsa_clock_seconds()};
 		while (!status && wants_more(&head)) {
 			double seconds = 0;
 			status = ask(dry, dry->shape->reference, &seconds, err);
@@ -323,7 +290,7 @@ static enum dsa_status run_probe(struct dry_run *dry, struct dsa_error *err)
 		if (!status)
 			status = rates_of_candidates(dry, middle(&head), err);
 	}
-	probe->seconds = now() - begun;
+	probe->seconds = dsa_clock_seconds() - begun;
 	probe->done = !status;
 	return status;
 }
@@ -331,9 +298,9 @@ static enum dsa_status run_probe(struct dry_run *dry, struct dsa_error *err)
 /* Weights that do not fit are an answer, not a fault: the plan is printed without the time. */
 static enum dsa_status load(struct dry_run *dry, bool *loaded, struct dsa_error *err)
 {
-	double begun = now();
+	double begun = dsa_clock_seconds();
 	enum dsa_status status = dsa_session_load_model(dry->session, err);
-	dry->load_seconds = now() - begun;
+	dry->load_seconds = dsa_clock_seconds() - begun;
 	*loaded = !status;
 	if (status != DSA_E_MEMORY)
 		return status;

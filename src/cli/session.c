@@ -137,8 +137,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	if (status)
 		return status;
 	session->model->config.index_precision = session->config.index_precision;
-	session->spill = dsa_spill_limit(session->options, strcmp(dsa_session_device_kind(session), "cpu") != 0,
-	                                 session->host_memory);
+	session->spill = dsa_spill_limit(session->options, dsa_session_on_gpu(session), session->host_memory);
 	const struct dsa_model_evaluator_options options = {.host_memory = session->host_memory,
 	                                                    .spill_directory = session->run,
 	                                                    .spill = session->spill,
@@ -265,9 +264,14 @@ static enum dsa_status check_request(struct dsa_session *session, struct dsa_err
 	return status;
 }
 
+bool dsa_session_on_gpu(const struct dsa_session *session)
+{
+	return !strncmp(session->backend->name, "cuda", 4);
+}
+
 const char *dsa_session_device_kind(const struct dsa_session *session)
 {
-	return strncmp(session->backend->name, "cuda", 4) ? "cpu" : "cuda";
+	return dsa_session_on_gpu(session) ? "cuda" : "cpu";
 }
 
 void dsa_session_documents_digest(const struct dsa_session *session, char out[DSA_HASH_HEX])

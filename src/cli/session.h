@@ -56,12 +56,14 @@ DSA_CHECKED enum dsa_status dsa_session_open_if(struct dsa_session *session, con
 /* The evaluator does it when it is first asked. DSA_E_MEMORY with both figures when the weights do not fit. */
 DSA_CHECKED enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err);
 const char *dsa_session_device_kind(const struct dsa_session *session); /* "cpu", "cuda" */
+bool dsa_session_on_gpu(const struct dsa_session *session);             /* else the device's memory is the host's */
 void dsa_session_documents_digest(const struct dsa_session *session, char out[DSA_HASH_HEX]);
 /* Bytes that kept states may take: --host-memory, or half of what is free now, a share of it where ranks share the
  * machine. */
 size_t dsa_session_pool_limit(const struct dsa_session *session);
 int dsa_session_longest(const struct dsa_session *session); /* tokens of the longest document */
-/* session_memory.c: residency, wave, device, host_memory. DSA_E_MEMORY says what does not fit and what to lower. */
+/* session_memory.c: residency, wave, device, host_memory. DSA_E_MEMORY says what does not fit and what to lower; the
+ * device is planned then as if everything fitted, and nothing has a place. */
 DSA_CHECKED enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err);
 /* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused (damaged
  * weights, a budget under the noise floor) would be refused again by --resume, and its journal would refuse the cure;

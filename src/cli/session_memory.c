@@ -1,4 +1,5 @@
 /* What a session may take of the device's memory and of the host's, and what goes where. */
+#include <math.h>
 #include <string.h>
 
 #include "dsa/plan.h"
@@ -67,17 +68,11 @@ static enum dsa_place best_place(const struct dsa_cli_options *options)
 	return place;
 }
 
-/* On the CPU the device's memory is the host's. */
-static bool on_host(const struct dsa_session *session)
-{
-	return strncmp(session->backend->name, "cuda", 4) != 0;
-}
-
 static bool plan_residency(struct dsa_session *session, const struct dsa_sizes *sizes, size_t device_room,
                            size_t host_room)
 {
 	const enum dsa_place best = best_place(session->options);
-	if (on_host(session))
+	if (!dsa_session_on_gpu(session))
 		return dsa_residency_plan_shared(&session->residency, sizes, best, device_room, host_room);
 	return dsa_residency_plan(&session->residency, sizes, best, device_room, host_room);
 }
@@ -85,7 +80,7 @@ static bool plan_residency(struct dsa_session *session, const struct dsa_sizes *
 /* What it takes of the memory that `free_bytes` counts. */
 static size_t taken(const struct dsa_session *session, uint64_t device)
 {
-	return (size_t)(device + (on_host(session) ? session->residency.host : 0));
+	return (size_t)(device + (dsa_session_on_gpu(session) ? 0 : session->residency.host));
 }
 
 /* On the CPU streams share the memory that --host-memory bounds. */
@@ -96,29 +91,36 @@ static int plan_wave(const struct dsa_session *session, const struct demand *dem
 	size_t left = less(demand->free_bytes, demand->rest + taken(session, residency->device));
 	if (!strcmp(session->options->search, "naive"))
 		return 1;
-	left = on_host(session) && limit < left ? limit : left;
+	left = !dsa_session_on_gpu(session) && limit < left ? limit : left;
 	/* Each candidate more is a visit of every layer less: worth half of what streaming leaves, not a quarter. */
-	if (residency->link && !on_host(session))
+	if (residency->link && dsa_session_on_gpu(session))
 		left = 2 * less(demand->free_bytes, demand->rest + residency->least_device);
 	return dsa_plan_wave(demand->stream, left);
 }
 
-static enum dsa_status refuse_host(const struct dsa_session *session, size_t room, struct dsa_error *err)
+/* The layers may take this much of --host-memory: states are worth memory too. */
+static size_t host_room(size_t limit)
 {
+	return limit / 4 * 3;
+}
+
+static enum dsa_status refuse_host(const struct dsa_session *session, struct dsa_error *err)
+{
+	const double needed = (double)session->residency.host;
 	return dsa_fail(err, DSA_E_MEMORY,
 	                "%s: its layers do not fit on the device, and to read them from disk takes %.2f GiB of host "
-	                "memory, of which --host-memory leaves %.2f GiB; raise --host-memory",
-	                session->options->model, (double)session->residency.host / gib, (double)room / gib);
+	                "memory, of which --host-memory leaves %.2f GiB; raise --host-memory to %.2f GiB",
+	                session->options->model, needed / gib, (double)host_room(dsa_session_pool_limit(session)) / gib,
+	                ceil(needed / 3 * 4 / gib * 100) / 100);
 }
 
 /* Says before anything is loaded what does not fit, and which flag to lower to what. */
-static enum dsa_status refuse(const struct dsa_session *session, const struct demand *demand, size_t room,
-                              struct dsa_error *err)
+static enum dsa_status refuse(const struct dsa_session *session, const struct demand *demand, struct dsa_error *err)
 {
 	const struct dsa_model_config *config = &session->config;
 	const size_t least = taken(session, session->residency.least_device), needed = least + demand->rest;
 	if (needed <= demand->free_bytes)
-		return refuse_host(session, room, err);
+		return refuse_host(session, err);
 	if (least > demand->free_bytes)
 		return dsa_fail(err, DSA_E_MEMORY,
 		                "%s: streaming the layers takes %.1f GiB for weights on this device and %.1f GiB of "
@@ -140,34 +142,62 @@ static enum dsa_status refuse(const struct dsa_session *session, const struct de
 	                fits < demand->of.context ? "--context" : "--batch-tokens", (long long)fits);
 }
 
+/* The device with so many bytes of weights. */
+static void plan_device(struct dsa_session *session, struct demand *demand, uint64_t weights)
+{
+	demand->of.weights = weights;
+	demand->of.wave = session->wave;
+	dsa_plan_device(&session->device, &session->config, session->backend, &demand->of);
+}
+
+static uint64_t whole_model(const struct dsa_sizes *sizes)
+{
+	uint64_t bytes = sizes->outside;
+	for (int l = 0; l < sizes->layers; l++)
+		bytes += sizes->layer[l].device;
+	return bytes;
+}
+
+static enum dsa_status plan_layers(struct dsa_session *session, const struct dsa_sizes *sizes,
+                                   const struct demand *demand, struct dsa_error *err)
+{
+	const size_t room = host_room(dsa_session_pool_limit(session));
+	if (!plan_residency(session, sizes, less(demand->free_bytes, demand->rest), room))
+		return refuse(session, demand, err);
+	session->wave = plan_wave(session, demand);
+	const size_t streams = demand->stream * (size_t)(session->wave - 1);
+	if (session->residency.link &&
+	    !plan_residency(session, sizes, less(demand->free_bytes, demand->rest + streams), room))
+		return refuse(session, demand, err);
+	return DSA_OK;
+}
+
 enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err)
 {
-	const struct dsa_residency *residency = &session->residency;
-	struct dsa_plan_device *plan = &session->device;
+	const struct dsa_plan_device *plan = &session->device;
 	struct demand demand;
 	struct dsa_sizes *sizes = dsa_arena_alloc(&session->arena, 1, sizeof *sizes, "the layers' sizes", err);
+	session->wave = 1;
+	session->host_memory = dsa_session_pool_limit(session);
 	if (!sizes)
 		return DSA_E_MEMORY;
-	session->wave = 1; /* what is refused is still planned for by a dry run */
 	enum dsa_status status =
 	    dsa_model_sizes(sizes, &session->config, session->options->model, session->backend->weight, err);
 	if (!status)
 		status = find_demand(session, &demand, err);
 	if (status)
 		return status;
-	/* States are worth memory too. */
-	const size_t limit = dsa_session_pool_limit(session), room = limit / 4 * 3;
-	if (!plan_residency(session, sizes, less(demand.free_bytes, demand.rest), room))
-		return refuse(session, &demand, room, err);
-	session->wave = plan_wave(session, &demand);
-	const size_t streams = demand.stream * (size_t)(session->wave - 1);
-	if (residency->link && !plan_residency(session, sizes, less(demand.free_bytes, demand.rest + streams), room))
-		return refuse(session, &demand, room, err);
-	session->host_memory = less(limit, residency->host);
-	demand.of.weights = residency->device;
-	demand.of.wave = session->wave;
 	session->overlap_memory = demand.of.overlap;
-	dsa_plan_device(plan, &session->config, session->backend, &demand.of);
+	status = plan_layers(session, sizes, &demand, err);
+	if (status) {
+		/* What a dry run says of a model that does not fit. */
+		session->residency = (struct dsa_residency){0};
+		session->wave = 1;
+		plan_device(session, &demand, whole_model(sizes));
+		return status;
+	}
+	session->host_memory = less(session->host_memory, session->residency.host);
+	plan_device(session, &demand, session->residency.device);
 	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
 	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
 	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",

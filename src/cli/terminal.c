@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "dsa/backend.h"
+#include "dsa/clock.h"
 
 static volatile sig_atomic_t stop_flag;
 
@@ -52,16 +53,9 @@ const volatile sig_atomic_t *dsa_terminal_stop_flag(void)
 	return &stop_flag;
 }
 
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 double dsa_terminal_seconds(const struct dsa_terminal *terminal)
 {
-	return now() - terminal->started;
+	return dsa_clock_seconds() - terminal->started;
 }
 
 void dsa_terminal_clear(struct dsa_terminal *terminal)
@@ -120,7 +114,7 @@ static void show_progress(struct dsa_terminal *terminal, int part, const char *w
 {
 	if (terminal->silent_progress || terminal->quiet)
 		return;
-	double t = now();
+	double t = dsa_clock_seconds();
 	if (part != terminal->step || done < terminal->step_batches_done) {
 		terminal->step = part;
 		terminal->step_started = t;
@@ -174,7 +168,7 @@ void dsa_terminal_init(struct dsa_terminal *terminal, const struct dsa_cli_optio
 	                                  .verbose = options->verbose,
 	                                  .silent_progress = options->no_progress,
 	                                  .step = -1,
-	                                  .started = now()};
+	                                  .started = dsa_clock_seconds()};
 	terminal->last_line = terminal->started;
 	terminal->log = (struct dsa_log){.line = line, .context = terminal};
 	terminal->progress =

@@ -4,10 +4,10 @@
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "bench_private.h"
 #include "dsa/arena.h"
+#include "dsa/clock.h"
 #include "model_private.h"
 
 #define TRY(call)                                                                                                      \
@@ -60,13 +60,6 @@ uint64_t bench_ceiling_bytes(const struct dsa_backend *be)
 	return matrices > ends ? matrices : ends;
 }
 
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int by_size(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -94,11 +87,11 @@ static enum dsa_status take_sample(const struct timed *timed, int repeats, doubl
 	struct bench_run *run = timed->run;
 	if (run->stop && *run->stop)
 		return dsa_fail(err, DSA_E_INTERRUPTED, "interrupted");
-	double start = now();
+	double start = dsa_clock_seconds();
 	for (int i = 0; i < repeats; i++)
 		TRY(timed->call(timed, err));
 	TRY(run->be->ops->wait(run->be, err));
-	*seconds = (now() - start) / repeats;
+	*seconds = (dsa_clock_seconds() - start) / repeats;
 	return DSA_OK;
 }
 
@@ -167,10 +160,10 @@ static enum dsa_status time_layer(struct bench_run *run, int layer, bool full, s
 	for (int i = -1; i < LAYER_SAMPLES; i++) {
 		if (run->stop && *run->stop)
 			return dsa_fail(err, DSA_E_INTERRUPTED, "interrupted");
-		double start = now();
+		double start = dsa_clock_seconds();
 		TRY(dsa_forward_layer(run->forward, layer, full ? 'F' : 'S', false, err)); /* waits */
 		if (i >= 0)
-			samples[i] = now() - start;
+			samples[i] = dsa_clock_seconds() - start;
 	}
 	assert(bench->layer_count < DSA_BENCH_LAYERS);
 	bench->layers[bench->layer_count++] = (struct dsa_bench_layer){

@@ -94,8 +94,8 @@ enum dsa_status model_rope_tables(struct dsa_model *model, struct dsa_error *err
 	return status;
 }
 
-enum dsa_status model_sizes(struct dsa_sizes *sizes, const struct dsa_model_config *config,
-                            const struct dsa_checkpoint *cp, enum dsa_dtype weight, struct dsa_error *err)
+static enum dsa_status measure_sizes(struct dsa_sizes *sizes, const struct dsa_model_config *config,
+                                     const struct dsa_checkpoint *cp, enum dsa_dtype weight, struct dsa_error *err)
 {
 	struct weight_slot slots[WEIGHT_SLOTS];
 	struct dsa_model model = {0};
@@ -130,7 +130,7 @@ enum dsa_status dsa_model_sizes(struct dsa_sizes *sizes, const struct dsa_model_
 	struct dsa_checkpoint *cp = NULL;
 	enum dsa_status status = dsa_checkpoint_open(&cp, model_dir, err);
 	if (!status)
-		status = model_sizes(sizes, config, cp, weight, err);
+		status = measure_sizes(sizes, config, cp, weight, err);
 	dsa_checkpoint_close(cp);
 	return status;
 }
@@ -173,6 +173,8 @@ enum dsa_status dsa_model_open(struct dsa_model **out, struct dsa_backend *backe
 		status = check_tensors(model, cp, err);
 	if (!status)
 		status = fingerprint_checkpoint(cp, model_dir, false, model->fingerprint, err);
+	/* A plan has all layers there or none. */
+	assert(status || !resident || !residency || residency->layers[DSA_PLACE_DEVICE] == model->config.layers);
 	if (!status)
 		status = load_tensors(model, cp, resident, err);
 	if (!status)

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "dsa/clock.h"
 #include "residency_private.h"
 
 /* One thread that waits for each read in turn leaves a fast drive idle between them. */
@@ -37,7 +37,7 @@ struct image_reader {
 	int reading;   /* chunks that threads are at */
 	enum dsa_status status;
 	struct dsa_error err;
-	struct timespec begin, end;
+	double begin, end;
 };
 
 struct chunk {
@@ -123,7 +123,7 @@ static void *work(void *context)
 		if (status)
 			r->run = r->image->run_count; /* what is left would come to nothing */
 		if (all_dealt(r) && !r->reading) {
-			clock_gettime(CLOCK_MONOTONIC, &r->end);
+			r->end = dsa_clock_seconds();
 			pthread_cond_signal(&r->idle);
 		}
 	}
@@ -194,7 +194,7 @@ void image_reader_start(struct image_reader *r, const struct image *image, void 
 	r->run = 0;
 	r->done = 0;
 	r->status = DSA_OK;
-	clock_gettime(CLOCK_MONOTONIC, &r->begin);
+	r->begin = dsa_clock_seconds();
 	pthread_cond_broadcast(&r->work);
 	pthread_mutex_unlock(&r->mutex);
 }
@@ -219,7 +219,7 @@ enum dsa_status image_reader_finish(struct image_reader *r, double *seconds, str
 	if (!status)
 		image_move(r->image, r->memory);
 	r->image = NULL;
-	*seconds = (double)(r->end.tv_sec - r->begin.tv_sec) + 1e-9 * (double)(r->end.tv_nsec - r->begin.tv_nsec);
+	*seconds = r->end - r->begin;
 	pthread_mutex_unlock(&r->mutex);
 	return status;
 }

@@ -8,8 +8,8 @@
  * The first visit of a layer goes through the host, which looks at every number and names one that is not finite. */
 #include <assert.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "dsa/clock.h"
 #include "residency_private.h"
 
 enum { NONE = -1, BUFFERS = 2 };
@@ -43,13 +43,6 @@ struct residency {
 	int first;            /* layer of the pass in progress */
 	struct traffic traffic;
 };
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int layer_slots(struct residency *r, struct weight_slot slots[WEIGHT_SLOTS], int layer)
 {
@@ -87,38 +80,24 @@ static enum dsa_status lay_out(struct residency *r, struct dsa_error *err)
 	return status;
 }
 
-/* Through the host, where what is not finite is named. */
-static enum dsa_status load_seen(struct residency *r, int layer, const void *image, struct dsa_error *err)
+/* Fills the block from the layer's image. on_host: through the host, where what is not finite is named; else it is on
+ * the device. */
+static enum dsa_status fill(struct residency *r, int layer, const char *image, bool on_host, struct dsa_error *err)
 {
 	const struct image *what = &r->images[layer];
 	enum dsa_status status = DSA_OK;
 	r->held = NONE;
 	for (int i = 0; i < what->piece_count && !status; i++) {
 		const struct weight_piece *piece = &what->pieces[i];
-		status = weight_piece_load(piece, (const char *)image + what->places[i].numbers,
-		                           piece->scales ? (const char *)image + what->places[i].scales : NULL, r->cp,
-		                           r->be, err);
+		const char *numbers = image + what->places[i].numbers;
+		const char *scales = piece->scales ? image + what->places[i].scales : NULL;
+		status = on_host ? weight_piece_load(piece, numbers, scales, r->cp, r->be, err)
+		                 : weight_piece_convert(piece, numbers, scales, r->be, err);
 	}
 	if (!status) {
 		r->held = layer;
 		r->seen[layer] = true;
 	}
-	return status;
-}
-
-static enum dsa_status convert(struct residency *r, int layer, const void *image, struct dsa_error *err)
-{
-	const struct image *what = &r->images[layer];
-	enum dsa_status status = DSA_OK;
-	r->held = NONE;
-	for (int i = 0; i < what->piece_count && !status; i++) {
-		const struct weight_piece *piece = &what->pieces[i];
-		status = weight_piece_convert(piece, (const char *)image + what->places[i].numbers,
-		                              piece->scales ? (const char *)image + what->places[i].scales : NULL,
-		                              r->be, err);
-	}
-	if (!status)
-		r->held = layer;
 	return status;
 }
 
@@ -148,7 +127,7 @@ static enum dsa_status bring(struct residency *r, int layer, void *passing, stru
 		return status;
 	status = r->be->ops->alloc(r->be, image->bytes, "weights", &r->stored[layer], err);
 	if (!status)
-		status = load_seen(r, layer, memory, err);
+		status = fill(r, layer, memory, true, err);
 	if (!status)
 		status = r->be->ops->upload(r->be, r->stored[layer], memory, image->bytes, err);
 	return status ? status : r->be->ops->wait(r->be, err); /* the next one takes its place on the host */
@@ -420,10 +399,10 @@ static enum dsa_status need_on_device(struct residency *r, int layer, struct dsa
 static enum dsa_status visit(struct residency *r, int layer, struct dsa_error *err)
 {
 	const enum dsa_place place = r->plan.place[layer];
-	const double begin = now();
+	const double begin = dsa_clock_seconds();
 	enum dsa_status status;
 	if (place == DSA_PLACE_STORED)
-		return convert(r, layer, r->stored[layer], err);
+		return fill(r, layer, r->stored[layer], false, err);
 	r->traffic.visits++;
 	if (!r->seen[layer]) {
 		status = finish_fetching(r, err);
@@ -432,11 +411,11 @@ static enum dsa_status visit(struct residency *r, int layer, struct dsa_error *e
 		if (status)
 			return status;
 		const int at = find(r->staging, layer);
-		return load_seen(r, layer, place == DSA_PLACE_HOST ? r->host[layer] : r->staging[at].memory, err);
+		return fill(r, layer, place == DSA_PLACE_HOST ? r->host[layer] : r->staging[at].memory, true, err);
 	}
 	status = need_on_device(r, layer, err);
-	r->traffic.waited_seconds += now() - begin;
-	return status ? status : convert(r, layer, r->landing[find(r->landing, layer)].memory, err);
+	r->traffic.waited_seconds += dsa_clock_seconds() - begin;
+	return status ? status : fill(r, layer, r->landing[find(r->landing, layer)].memory, false, err);
 }
 
 enum dsa_status residency_acquire(struct residency *r, int layer, struct dsa_error *err)

@@ -49,11 +49,6 @@ bool image_reader_done(struct image_reader *reader);
 DSA_CHECKED enum dsa_status image_reader_finish(struct image_reader *reader, double *seconds, struct dsa_error *err);
 void image_reader_close(struct image_reader *reader);
 
-/* model.c. What dsa_model_sizes() says of an open checkpoint. */
-DSA_CHECKED enum dsa_status model_sizes(struct dsa_sizes *sizes, const struct dsa_model_config *config,
-                                        const struct dsa_checkpoint *checkpoint, enum dsa_dtype weight,
-                                        struct dsa_error *err);
-
 /* residency.c. Takes over the checkpoint. */
 DSA_CHECKED enum dsa_status residency_open(struct residency **out, struct dsa_model *model,
                                            struct dsa_checkpoint *checkpoint, const struct dsa_residency *plan,

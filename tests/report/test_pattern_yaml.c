@@ -7,8 +7,8 @@
 #include "dsa/pattern_yaml.h"
 #include "dsa/yaml.h"
 #include "report/fixture.h"
+#include "arena_fixture.h"
 
-static struct dsa_arena arena;
 static struct dsa_error err;
 static int warnings;
 static char last_warning[DSA_ERROR_CHARS];
@@ -23,19 +23,10 @@ static void take_warning(void *context, enum dsa_log_level level, const char *te
 
 static const struct dsa_log warning_log = {.line = take_warning};
 
-static int set_up(void **state)
+static int set_up_unwarned(void **state)
 {
-	(void)state;
 	warnings = 0;
-	dsa_arena_init(&arena);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	dsa_arena_release(&arena);
-	return 0;
+	return set_up(state);
 }
 
 static void a_fixed_run_gives_the_golden_file(void **state)
@@ -248,15 +239,15 @@ static void damaged_bytes_never_crash_the_reader(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test_setup_teardown(a_fixed_run_gives_the_golden_file, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(what_the_file_says_comes_back, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(the_pattern_is_quoted_and_provenance_is_last, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(hostile_names_come_back_whole, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(one_line_is_a_pattern_file, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(a_fixed_run_gives_the_golden_file, set_up_unwarned, tear_down),
+	    cmocka_unit_test_setup_teardown(what_the_file_says_comes_back, set_up_unwarned, tear_down),
+	    cmocka_unit_test_setup_teardown(the_pattern_is_quoted_and_provenance_is_last, set_up_unwarned, tear_down),
+	    cmocka_unit_test_setup_teardown(hostile_names_come_back_whole, set_up_unwarned, tear_down),
+	    cmocka_unit_test_setup_teardown(one_line_is_a_pattern_file, set_up_unwarned, tear_down),
 	    cmocka_unit_test_setup_teardown(derived_fields_that_disagree_are_warned_about_and_recomputed, set_up,
 	                                    tear_down),
-	    cmocka_unit_test_setup_teardown(bad_files_are_refused_with_their_line, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(damaged_bytes_never_crash_the_reader, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(bad_files_are_refused_with_their_line, set_up_unwarned, tear_down),
+	    cmocka_unit_test_setup_teardown(damaged_bytes_never_crash_the_reader, set_up_unwarned, tear_down),
 	};
 	return cmocka_run_group_tests_name("pattern_yaml", tests, NULL, NULL);
 }
