@@ -175,6 +175,8 @@ static struct {
 	void *to;
 	const void *from;
 	size_t bytes;
+	bool waited; /* since it began: where a layer takes longer than the bus, it is over */
+	int uploads, held_up; /* held_up: uploads that queue behind a fetch */
 } watch;
 
 static inline bool watch_grants(void)
@@ -230,7 +232,7 @@ static inline enum dsa_status watch_fetch(struct dsa_backend *be, void *device, 
 		watch.failing--;
 		return dsa_fail(err, DSA_E_DEVICE, "the bus is down");
 	}
-	watch.to = device, watch.from = pinned, watch.bytes = bytes;
+	watch.to = device, watch.from = pinned, watch.bytes = bytes, watch.waited = false;
 	watch.fetches++;
 	memset(device, 0xff, bytes); /* nobody may be using it any more */
 	return DSA_OK;
@@ -246,6 +248,20 @@ static inline enum dsa_status watch_fetched(struct dsa_backend *be, double *seco
 	return DSA_OK;
 }
 
+static inline enum dsa_status watch_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes,
+                                           struct dsa_error *err)
+{
+	watch.uploads++;
+	watch.held_up += watch.to && !watch.waited;
+	return watch.real->upload(be, device, host, bytes, err);
+}
+
+static inline enum dsa_status watch_wait(struct dsa_backend *be, struct dsa_error *err)
+{
+	watch.waited = true;
+	return watch.real->wait(be, err);
+}
+
 static inline void watch_backend(struct dsa_backend *be)
 {
 	memset(&watch, 0, sizeof watch);
@@ -258,6 +274,8 @@ static inline void watch_backend(struct dsa_backend *be)
 	watch.ops.pinned_free = watch_pinned_free;
 	watch.ops.fetch = watch_fetch;
 	watch.ops.fetched = watch_fetched;
+	watch.ops.upload = watch_upload;
+	watch.ops.wait = watch_wait;
 	be->ops = &watch.ops;
 }
 
