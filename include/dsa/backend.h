@@ -120,6 +120,9 @@ struct dsa_ops {
 	 * spare, else on the host. Only upload and download reach it, in the place of host memory. */
 	void *(*stash_alloc)(struct dsa_backend *be, size_t bytes);
 	void (*stash_free)(struct dsa_backend *be, void *memory);
+	/* Bytes of the device that stash_alloc leaves to alloc once these limits are reserved, where a run may take
+	 * `total` of it: pure. NULL: the stash is always host memory. */
+	size_t (*stash_reserve)(const struct dsa_backend_limits *limits, size_t total);
 	enum dsa_status (*upload)(struct dsa_backend *be, void *device, const void *host, size_t bytes,
 	                          struct dsa_error *err);
 	enum dsa_status (*download)(struct dsa_backend *be, void *host, const void *device, size_t bytes,

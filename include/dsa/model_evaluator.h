@@ -28,6 +28,7 @@ struct dsa_model_evaluator_options {
 	size_t overlap_memory; /* device bytes for selections of all layers; 0: DSA_OVERLAP_BYTES. Changes no figure */
 	int wave; /* candidates that advance together (dsa_plan_wave), each in a stream of its own on the device; ≤ 0 or
 	           * more than DSA_TOGETHER: that many */
+	int patterns; /* most that one question has, for which memory is taken; more are asked in turn. 0: any number */
 	bool naive;
 	const bool *mine; /* (batches) what will be asked of this evaluator: states of no others are kept; NULL: all.
 	                   * Changes no figure */

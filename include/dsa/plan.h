@@ -86,6 +86,7 @@ struct dsa_plan_demand {
 	int context;            /* tokens of the longest document */
 	int64_t tokens, scored; /* of the largest pass */
 	int wave;               /* candidates that advance together */
+	int patterns;           /* most patterns of a question; 0: any number */
 };
 /* Memory of the device that a run takes, all of it at its start. */
 struct dsa_plan_device {
@@ -109,8 +110,12 @@ size_t dsa_plan_overlap_limit(size_t room);
  * into a quarter of `room`, at most DSA_TOGETHER. room: what a run with one leaves free of the device's memory; where
  * that is the host's, no more of it than may be kept. */
 int dsa_plan_wave(size_t stream, size_t room);
-/* Candidates that wait together, each with `hidden` bytes of final hidden states: within 256 MiB, at least one. */
-int dsa_plan_together(size_t hidden);
+/* Candidates that wait together, each with `hidden` bytes of final hidden states: within 256 MiB, at least one, no more
+ * than a question has `patterns` (0: any number). */
+int dsa_plan_together(size_t hidden, int patterns);
+/* Most patterns that one question of a search over so many candidate layers has: all of them, and while it refines, all
+ * exchanges of one S layer for one F layer and the pattern itself. */
+int dsa_plan_patterns(int candidates, bool refines);
 /* Scored rows whose selections of all layers are on the device together, at most `scored`: what is more goes through
  * the reference again. Within `limit` bytes, at least one. */
 int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit);

@@ -142,6 +142,7 @@ static const struct dsa_ops cuda_ops = {
     .free = cuda_free,
     .stash_alloc = cuda_stash_alloc,
     .stash_free = cuda_stash_free,
+    .stash_reserve = cuda_stash_reserve,
     .upload = cuda_upload,
     .download = cuda_download,
     .copy = cuda_copy,

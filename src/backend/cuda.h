@@ -141,6 +141,7 @@ enum dsa_status cuda_alloc(struct dsa_backend *be, size_t bytes, const char *wha
 void cuda_free(struct dsa_backend *be, void *memory);
 void *cuda_stash_alloc(struct dsa_backend *be, size_t bytes);
 void cuda_stash_free(struct dsa_backend *be, void *memory);
+size_t cuda_stash_reserve(const struct dsa_backend_limits *limits, size_t total);
 enum dsa_status cuda_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes,
                             struct dsa_error *err);
 enum dsa_status cuda_download(struct dsa_backend *be, void *host, const void *device, size_t bytes,

@@ -90,12 +90,12 @@ void cuda_free(struct dsa_backend *be, void *memory)
 }
 
 /* What callers may still ask alloc for while kept blocks fill the device: the selections of every layer, of as many
- * rows as a pass has or 8 GiB, and some. */
-static size_t device_reserve(const struct dsa_cuda *cuda)
+ * rows as a pass has or an eighth of the device (plan.h), and some. */
+size_t cuda_stash_reserve(const struct dsa_backend_limits *l, size_t total)
 {
-	const struct dsa_backend_limits *l = &cuda->limits;
-	size_t selections = (size_t)l->layers * (size_t)l->rows * (size_t)l->topk * sizeof(int32_t);
-	const size_t most = (size_t)8 << 30, more = (size_t)1 << 30;
+	const size_t selections = (size_t)l->layers * (size_t)l->rows * (size_t)l->topk * sizeof(int32_t);
+	const size_t share = total / 8, large = (size_t)8 << 30, more = (size_t)1 << 30;
+	const size_t most = share < large ? share : large;
 	return (selections < most ? selections : most) + more;
 }
 
@@ -125,7 +125,8 @@ void *cuda_stash_alloc(struct dsa_backend *be, size_t bytes)
 		if (!block)
 			return NULL;
 		*block = (struct cuda_block){.bytes = bytes};
-		if (!cuda_memory(be, &free_bytes, &total, NULL) && bytes + device_reserve(cuda) <= free_bytes)
+		if (!cuda_memory(be, &free_bytes, &total, NULL) &&
+		    bytes + cuda_stash_reserve(&cuda->limits, total) <= free_bytes)
 			block->on_device = !cudaMalloc(&block->memory, bytes ? bytes : 1);
 		if (!block->on_device)
 			block->memory = cuda_pinned_alloc(be, bytes);

@@ -470,10 +470,13 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 	if (!status)
 		status = dsa_work_init(&work, shape, arena, err);
 	if (!status)
+		dsa_log_line(options->log, DSA_LOG_DEBUG, "search begins");
+	if (!status)
 		status = dsa_search_greedy(&results->trace, evaluator, &c.search, &work, options->progress, arena,
 		                           &searched, err);
 	if (status)
 		return status;
+	dsa_log_line(options->log, DSA_LOG_DEBUG, "search ends");
 	fill_work(results, &work);
 	status = refine(&c, &work, &refined);
 	if (status)

@@ -409,13 +409,13 @@ static enum dsa_status plan_memory(struct model_evaluator *me, const struct dsa_
 	return DSA_OK;
 }
 
-static enum dsa_status take_memory(struct model_evaluator *me, int wave, struct dsa_error *err)
+static enum dsa_status take_memory(struct model_evaluator *me, int wave, int patterns, struct dsa_error *err)
 {
 	struct largest most = largest_batch(&me->shape);
 	size_t documents = (size_t)most.count, scored = (size_t)most.scored;
 	me->most_scored = most.scored;
 	size_t each = hidden_bytes(me, most.scored);
-	me->together = me->naive ? 1 : dsa_plan_together(each);
+	me->together = me->naive ? 1 : dsa_plan_together(each, patterns);
 	me->wave = me->naive ? 1 : wave > 0 && wave < DSA_TOGETHER ? wave : DSA_TOGETHER;
 	me->documents = dsa_arena_alloc(&me->arena, documents, sizeof *me->documents, "documents", err);
 	me->scored_of = dsa_arena_alloc(&me->arena, documents, sizeof *me->scored_of, "documents", err);
@@ -465,7 +465,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	enum dsa_status status = dsa_evaluator_shape_of(&me->shape, spool, model->config.layers, model->config.topk,
 	                                                reference, &me->arena, err);
 	if (!status)
-		status = take_memory(me, options->wave, err);
+		status = take_memory(me, options->wave, options->patterns, err);
 	if (!status)
 		status = plan_memory(me, options, err);
 	if (status) {

@@ -217,10 +217,17 @@ int dsa_plan_wave(size_t stream, size_t room)
 	return more < DSA_TOGETHER - 1 ? 1 + (int)more : DSA_TOGETHER;
 }
 
-int dsa_plan_together(size_t hidden)
+int dsa_plan_together(size_t hidden, int patterns)
 {
-	size_t fit = ((size_t)256 << 20) / (hidden ? hidden : 1);
-	return fit < 1 ? 1 : fit < DSA_TOGETHER ? (int)fit : DSA_TOGETHER;
+	const size_t fit = ((size_t)256 << 20) / (hidden ? hidden : 1);
+	const int together = fit < 1 ? 1 : fit < DSA_TOGETHER ? (int)fit : DSA_TOGETHER;
+	return patterns > 0 && patterns < together ? patterns : together;
+}
+
+int dsa_plan_patterns(int candidates, bool refines)
+{
+	const int exchanges = refines ? candidates / 2 * (candidates - candidates / 2) + 1 : 1;
+	return exchanges > candidates ? exchanges : candidates;
 }
 
 int64_t dsa_plan_overlap_rows(int layers, int topk, int64_t scored, size_t limit)
@@ -247,7 +254,7 @@ void dsa_plan_device(struct dsa_plan_device *plan, const struct dsa_model_config
 	    .workspace = dsa_forward_bytes(config, be, tokens, tokens, 0),
 	    .streams = dsa_forward_stream_bytes(config, tokens) * (size_t)demand->wave,
 	    .scratch = be->ops->scratch_bytes(be, &limits),
-	    .hidden = each * (size_t)(1 + dsa_plan_together(each)) + (size_t)scored * sizeof(int32_t),
+	    .hidden = each * (size_t)(1 + dsa_plan_together(each, demand->patterns)) + (size_t)scored * sizeof(int32_t),
 	    .overlap = layers * (size_t)config->topk * sizeof(int32_t) *
 	               (size_t)dsa_plan_overlap_rows(config->layers, config->topk, scored, demand->overlap),
 	};

@@ -37,6 +37,7 @@ struct dsa_states {
 	struct entry *filling; /* handed out to be filled, in no list yet; its image may be the buffer */
 	int filling_batch;
 	char *base;           /* (layers + 1); empty before the first rebase */
+	bool *started;        /* (layers) could be flipped at some rebase: what lies in front of it may still be kept */
 	bool *keep_base;      /* (layers) keep the base's state in front of this layer */
 	bool *keep_next;      /* (layers) and the expected winner's */
 	bool *keep_candidate; /* (layers) and a candidate's */
@@ -116,11 +117,12 @@ enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be,
 	states->heldout = dsa_alloc((size_t)batches, sizeof *states->heldout, "the state pool", err);
 	states->entries = dsa_alloc((size_t)batches, sizeof(struct entry *), "the state pool", err);
 	states->base = dsa_alloc((size_t)layers + 1, 1, "the state pool", err);
+	states->started = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_base = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_next = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_candidate = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
-	if (!states->image_bytes || !states->heldout || !states->entries || !states->base || !states->keep_base ||
-	    !states->keep_next || !states->keep_candidate) {
+	if (!states->image_bytes || !states->heldout || !states->entries || !states->base || !states->started ||
+	    !states->keep_base || !states->keep_next || !states->keep_candidate) {
 		dsa_states_close(states);
 		return DSA_E_MEMORY;
 	}
@@ -153,6 +155,7 @@ void dsa_states_close(struct dsa_states *states)
 	free(states->image_bytes);
 	free(states->heldout);
 	free(states->base);
+	free(states->started);
 	free(states->keep_base);
 	free(states->keep_next);
 	free(states->keep_candidate);
@@ -284,6 +287,8 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, c
 	if (!strcmp(states->base, base))
 		return DSA_OK;
 	memcpy(states->base, base, (size_t)states->layers + 1);
+	for (int m = 1; m < states->layers; m++)
+		states->started[m] = states->started[m] || is_start(states, m);
 	for (int b = 0; b < states->batches; b++) {
 		struct entry **link = &states->entries[b];
 		while (*link) {
@@ -298,6 +303,17 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, c
 	return DSA_OK;
 }
 
+/* States of a batch at most. In front of a layer are the base's and those with one letter before it changed; of a batch
+ * held out the base's, that of the base before it and the winner's. */
+static uint64_t most_states(const struct dsa_states *states, int batch)
+{
+	uint64_t starts = 0;
+	for (int m = 1; m < states->layers; m++)
+		starts += states->started[m];
+	const uint64_t all = starts * (starts + 1) / 2, paths = 3 * starts;
+	return states->heldout[batch] && paths < all ? paths : all;
+}
+
 struct dsa_states_plan dsa_states_plan(const struct dsa_states *states)
 {
 	struct dsa_states_plan plan = {0};
@@ -305,14 +321,19 @@ struct dsa_states_plan dsa_states_plan(const struct dsa_states *states)
 		plan.base += states->keep_base[m];
 		plan.candidate += states->keep_candidate[m];
 	}
-	/* In front of layer m are the base's state and those with one of the letters 1 … m - 1 changed. */
-	const uint64_t each = (uint64_t)states->layers * (uint64_t)(states->layers - 1) / 2;
-	const bool fit = !states->base_images || each <= states->limit / states->base_images;
-	plan.memory = fit ? (size_t)each * states->base_images : states->limit + states->buffer_bytes;
+	bool fit = true;
+	for (int b = 0; b < states->batches && fit; b++) {
+		const uint64_t count = most_states(states, b);
+		const size_t left = states->limit - plan.memory;
+		fit = !count || states->image_bytes[b] <= left / count;
+		plan.memory += fit ? (size_t)count * states->image_bytes[b] : 0;
+	}
+	if (!fit)
+		plan.memory = states->limit + states->buffer_bytes;
 	if (fit || !states->spill || states->spill_lost)
 		return plan;
 	for (int b = 0; b < states->batches; b++)
-		plan.disk += each * dsa_spill_size(states->spill, states->image_bytes[b]);
+		plan.disk += most_states(states, b) * dsa_spill_size(states->spill, states->image_bytes[b]);
 	/* The file grows only when memory has no room for one more. */
 	const size_t full = states->limit > states->largest ? states->limit - states->largest : 0;
 	plan.disk = plan.disk > full ? plan.disk - full : 0;

@@ -88,6 +88,25 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 	return status;
 }
 
+/* What is kept lies on the device while that has room, but no block in parts: the largest is a state. Overlap is
+ * measured right behind the reference, so beside it lies no more than that leaves. */
+static void plan_sides(struct dry_run *dry, size_t largest)
+{
+	const struct dsa_session *session = dry->session;
+	const struct dsa_plan_device *device = &session->device;
+	const size_t overlap = session->options->command == DSA_CMD_EVALUATE ? 0 : device->overlap;
+	const size_t first = dry->memory.kept + (size_t)dry->base_states * dry->memory.state;
+	size_t room = session->stash_room;
+	if (!dsa_session_on_gpu(session))
+		return;
+	if (dry->kept > room && largest)
+		room = room / largest * largest;
+	dry->kept_on_device = dry->kept < room ? dry->kept : room;
+	dry->kept -= dry->kept_on_device;
+	const size_t early = overlap + (first < dry->kept_on_device ? first : dry->kept_on_device);
+	dry->device = device->total - device->overlap + (early > dry->kept_on_device ? early : dry->kept_on_device);
+}
+
 static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 {
 	struct dsa_session *session = dry->session;
@@ -106,14 +125,21 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	dry->workspace = session->device.workspace;
 	dry->streams = session->device.streams;
 	dry->on_host = (size_t)session->residency.host + (dsa_session_on_gpu(session) ? 0 : session->device.total);
+	dry->passing = (size_t)session->passing;
 	dry->limit = session->host_memory;
 	dry->spill = dsa_spill_limit(session->options, dsa_session_on_gpu(session), dry->limit);
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, NULL, tokens, &session->config, session->backend->act, dry->limit,
 		                dry->spill > 0, scratch, allowed, image);
-	for (int b = 0; b < shape->batches; b++)
+	size_t largest = 0;
+	for (int b = 0; b < shape->batches; b++) {
 		dry->batches_kept += allowed[b];
-	return plan_states(dry, image, err);
+		largest = image[b] > largest ? image[b] : largest;
+	}
+	enum dsa_status status = plan_states(dry, image, err);
+	if (!status)
+		plan_sides(dry, largest);
+	return status;
 }
 
 /* How this calibration will probably go, and what that costs. */

@@ -106,7 +106,7 @@ static void write_search(struct dsa_json_writer *json, const struct dry_run *dry
 
 static size_t host_bytes(const struct dry_run *dry)
 {
-	return dry->program + dry->on_host + dry->kept;
+	return dry->program + dry->on_host + (dry->kept > dry->passing ? dry->kept : dry->passing);
 }
 
 static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry)
@@ -118,6 +118,13 @@ static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry
 	dsa_json_put_uint(json, "candidates", dry->streams);
 	dsa_json_put_uint(json, "program", dry->program);
 	dsa_json_put_uint(json, "host", host_bytes(dry));
+	if (dsa_session_on_gpu(dry->session)) {
+		dsa_json_put_uint(json, "device", dry->device);
+		dsa_json_put_uint(json, "kept_on_device", dry->kept_on_device);
+	} else {
+		dsa_json_put_null(json, "device");
+		dsa_json_put_null(json, "kept_on_device");
+	}
 	dsa_json_put_uint(json, "limit", dry->limit);
 	dsa_json_put_uint(json, "keys_and_references", dry->memory.kept);
 	dsa_json_put_int(json, "batches", dry->shape->batches);
@@ -288,6 +295,9 @@ void dsa_dry_run_text(struct dsa_text *text, const struct dry_run *dry)
 	add_memory(text, dry);
 	dsa_text_printf(text, "%-13s %.1f MiB of the host at most, %.1f MiB of it kept, %.1f MiB the program itself\n",
 	                "", (double)host_bytes(dry) / mib, (double)dry->kept / mib, (double)dry->program / mib);
+	if (dsa_session_on_gpu(dry->session))
+		dsa_text_printf(text, "%-13s %.1f MiB of the device at most, %.1f MiB of it kept\n", "",
+		                (double)dry->device / mib, (double)dry->kept_on_device / mib);
 	dsa_text_printf(text, "%-13s ", "disk");
 	add_mib(text, (double)dry->spool_bytes);
 	dsa_text_add(text, " tokens");

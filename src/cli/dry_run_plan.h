@@ -27,10 +27,13 @@ struct dry_run {
 	struct dsa_plan_memory memory;
 	size_t weights, workspace, streams, limit;
 	uint64_t spill; /* bytes of disk that states take at most */
-	/* Memory of the host, at most: what this process has before the model is loaded, what the device takes where
-	 * that is the host, and what is kept. */
+	/* Memory of the host, at most: what this process has before the model is loaded, what layers take and where the
+	 * device is the host all that it takes, and what of keys, references and states is kept there. */
 	size_t program, on_host, kept;
-	int batches_kept;                  /* that keep keys and reference */
+	/* Of a device with memory of its own, at most: all; what is kept there. */
+	size_t device, kept_on_device;
+	size_t passing;   /* host memory that layers take while the model is opened, before anything is kept */
+	int batches_kept; /* that keep keys and reference */
 	int base_states, candidate_states; /* layers in front of which states are kept at first */
 	uint64_t spool_bytes;
 	double load_seconds;

@@ -144,6 +144,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	                                                    .spill_zstd = session->options->spill_zstd,
 	                                                    .overlap_memory = session->overlap_memory,
 	                                                    .wave = session->wave,
+	                                                    .patterns = session->patterns,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
 	                                                    .mine = mine,
 	                                                    .stop = dsa_terminal_stop_flag(),

@@ -34,9 +34,13 @@ struct dsa_session {
 	size_t host_memory;    /* bytes that keys, references and states may take */
 	uint64_t spill;        /* bytes of disk for states */
 	int wave;              /* candidates that advance together */
+	int patterns;          /* most of them that one question has */
 	size_t overlap_memory; /* bytes of the device that selections may take while overlap is measured */
 	struct dsa_residency residency;
 	struct dsa_plan_device device;
+	size_t
+	    stash_room; /* bytes of the device that are left for keys, references and states; 0: they are on the host */
+	uint64_t passing; /* bytes of the host that layers take on their way to the device, while the model is opened */
 	char fingerprint[DSA_HASH_HEX];
 	char tokenizer[DSA_HASH_HEX]; /* SHA-256 of tokenizer.json; empty: there is none */
 	bool resumed;

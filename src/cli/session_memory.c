@@ -29,7 +29,7 @@ int dsa_session_longest(const struct dsa_session *session)
 /* What passes ask for and what of the device is free for them. */
 struct demand {
 	struct dsa_plan_demand of; /* no weights, one candidate at a time */
-	size_t free_bytes;
+	size_t free_bytes, total_bytes;
 	size_t rest;   /* all but the weights */
 	size_t stream; /* another candidate */
 };
@@ -38,9 +38,13 @@ static enum dsa_status find_demand(struct dsa_session *session, struct demand *d
 {
 	const struct dsa_evaluator_shape *shape = session->evaluator->shape;
 	struct dsa_plan_device plan;
-	size_t total;
-	*demand = (struct demand){.of = {.context = dsa_session_longest(session), .tokens = 1, .scored = 1, .wave = 1}};
-	enum dsa_status status = session->backend->ops->memory(session->backend, &demand->free_bytes, &total, err);
+	*demand = (struct demand){.of = {.context = dsa_session_longest(session),
+	                                 .tokens = 1,
+	                                 .scored = 1,
+	                                 .wave = 1,
+	                                 .patterns = session->patterns}};
+	enum dsa_status status =
+	    session->backend->ops->memory(session->backend, &demand->free_bytes, &demand->total_bytes, err);
 	if (status)
 		return status;
 	for (int b = 0; b < shape->batches; b++) {
@@ -83,19 +87,38 @@ static size_t taken(const struct dsa_session *session, uint64_t device)
 	return (size_t)(device + (dsa_session_on_gpu(session) ? 0 : session->residency.host));
 }
 
+/* Most patterns of one question: of the search's, candidates; all other questions have one. */
+static enum dsa_status most_patterns(struct dsa_session *session, struct dsa_error *err)
+{
+	const struct dsa_cli_options *options = session->options;
+	const int layers = session->config.layers;
+	int candidates = 0;
+	session->patterns = 1;
+	if (options->command != DSA_CMD_CALIBRATE || !strcmp(options->search, "naive"))
+		return DSA_OK;
+	bool *locked = dsa_arena_alloc(&session->arena, (size_t)layers, sizeof *locked, "constraints", err);
+	if (!locked)
+		return DSA_E_MEMORY;
+	enum dsa_status status = dsa_cli_locked(options, layers, locked, err);
+	for (int l = 0; l < layers && !status; l++)
+		candidates += dsa_plan_is_candidate(session->evaluator->shape, locked, l);
+	const int patterns = dsa_plan_patterns(candidates, options->refine);
+	session->patterns = patterns > 1 ? patterns : 1;
+	return status;
+}
+
 /* On the CPU streams share the memory that --host-memory bounds. */
 static int plan_wave(const struct dsa_session *session, const struct demand *demand)
 {
 	const struct dsa_residency *residency = &session->residency;
 	const size_t limit = dsa_session_pool_limit(session);
 	size_t left = less(demand->free_bytes, demand->rest + taken(session, residency->device));
-	if (!strcmp(session->options->search, "naive"))
-		return 1;
 	left = !dsa_session_on_gpu(session) && limit < left ? limit : left;
 	/* Each candidate more is a visit of every layer less: worth half of what streaming leaves, not a quarter. */
 	if (residency->link && dsa_session_on_gpu(session))
 		left = 2 * less(demand->free_bytes, demand->rest + residency->least_device);
-	return dsa_plan_wave(demand->stream, left);
+	const int wave = dsa_plan_wave(demand->stream, left);
+	return wave < session->patterns ? wave : session->patterns;
 }
 
 /* The layers may take this much of --host-memory: states are worth memory too. */
@@ -172,6 +195,28 @@ static enum dsa_status plan_layers(struct dsa_session *session, const struct dsa
 	return DSA_OK;
 }
 
+/* Overlap's memory is lent while it is measured; what the stash leaves is for that too. */
+static size_t stash_room(const struct dsa_session *session, const struct demand *demand)
+{
+	const struct dsa_ops *ops = session->backend->ops;
+	const struct dsa_backend_limits limits =
+	    dsa_forward_limits(&session->config, demand->of.context, demand->of.tokens, demand->of.tokens);
+	if (!ops->stash_reserve)
+		return 0;
+	return less(demand->free_bytes,
+	            session->device.total - session->device.overlap + ops->stash_reserve(&limits, demand->total_bytes));
+}
+
+/* Layers that stay on the device as stored pass through one image of host memory, or through a buffer of those that
+ * are read between visits. */
+static uint64_t passing(const struct dsa_session *session, const struct dsa_sizes *sizes)
+{
+	uint64_t largest = 0;
+	for (int l = 0; l < sizes->layers; l++)
+		largest = sizes->layer[l].image > largest ? sizes->layer[l].image : largest;
+	return session->residency.layers[DSA_PLACE_STORED] && !session->residency.layers[DSA_PLACE_DISK] ? largest : 0;
+}
+
 enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err)
 {
 	const struct dsa_plan_device *plan = &session->device;
@@ -183,6 +228,8 @@ enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_
 		return DSA_E_MEMORY;
 	enum dsa_status status =
 	    dsa_model_sizes(sizes, &session->config, session->options->model, session->backend->weight, err);
+	if (!status)
+		status = most_patterns(session, err);
 	if (!status)
 		status = find_demand(session, &demand, err);
 	if (status)
@@ -198,6 +245,8 @@ enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_
 	}
 	session->host_memory = less(session->host_memory, session->residency.host);
 	plan_device(session, &demand, session->residency.device);
+	session->stash_room = stash_room(session, &demand);
+	session->passing = passing(session, sizes);
 	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
 	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
 	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",

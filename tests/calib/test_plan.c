@@ -302,9 +302,9 @@ static void candidates_and_rows_that_wait_together_stay_within_their_limits(void
 	assert_int_equal(dsa_plan_wave(100, 799), 2);
 	assert_int_equal(dsa_plan_wave(100, 800), 3);
 	assert_int_equal(dsa_plan_wave(100, 100000), DSA_TOGETHER);
-	assert_int_equal(dsa_plan_together(1), DSA_TOGETHER);
-	assert_int_equal(dsa_plan_together((size_t)100 << 20), 2);
-	assert_int_equal(dsa_plan_together((size_t)1 << 40), 1);
+	assert_int_equal(dsa_plan_together(1, 0), DSA_TOGETHER);
+	assert_int_equal(dsa_plan_together((size_t)100 << 20, 0), 2);
+	assert_int_equal(dsa_plan_together((size_t)1 << 40, 0), 1);
 	assert_int_equal(dsa_plan_overlap_rows(78, 2048, 1000, DSA_OVERLAP_BYTES), 1000);
 	assert_int_equal(dsa_plan_overlap_rows(78, 2048, 100000, DSA_OVERLAP_BYTES),
 	                 ((int64_t)8 << 30) / (78 * 2048 * 4));
