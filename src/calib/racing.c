@@ -242,8 +242,9 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 			continue;
 		if (whole && race->objective == DSA_OBJECTIVE_KL) {
 			const double least = least_kl(race, &measures[i], &measures[race->leader]);
-			if (least > lowest) {
-				leave(race, i, 0, least - lowest);
+			const double owed = race->debt[i] + (least > lowest ? 0 : lowest - least);
+			if (least > lowest || owed <= race->epsilon) {
+				leave(race, i, owed, least - lowest);
 				continue;
 			}
 		}

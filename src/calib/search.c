@@ -237,11 +237,12 @@ static enum dsa_status run_race(const struct greedy *g, struct field *field, con
                                 const char *current, int *done, struct dsa_error *err)
 {
 	const int batches = g->batches_in[DSA_CALIBRATION];
-	bool ahead = !g->options->racing || field->count == 1;
+	/* Only of a KL anything is certain. */
+	bool ahead = !g->options->racing || field->count == 1 || g->options->objective != DSA_OBJECTIVE_KL;
 	enum dsa_status status = DSA_OK;
 	do {
 		for (int k = 0; k < batches && !status; k++) {
-			if (!ahead && (g->trace->count || covers_corpora(g, k))) {
+			if (!ahead && covers_corpora(g, k)) {
 				status = run_ahead(g, field, candidates, current, *done, err);
 				ahead = true;
 				if (!status && k)

@@ -11,24 +11,33 @@
 static void few_documents_are_not_raced_but_by_what_is_certain(void **state)
 {
 	(void)state;
-	struct dsa_search_options options = racing(0.01, 1e9);
-	struct outcome out;
-	struct toy toy;
-	options.objective = DSA_OBJECTIVE_NLL;
-	toy_init(&toy, "FFFFFF", additive);
-	search_six(&out, &toy, &options); /* 6 documents */
-	for (int c = 0; c < 5; c++)
-		assert_int_equal(out.trace.steps[0].candidates[c].documents, 6);
-	release(&out);
-	options.objective = DSA_OBJECTIVE_KL;
-	toy_init(&toy, "FFFFFF", additive);
-	search_six(&out, &toy, &options);
-	/* Layers 1 to 5 cost 4, 1, 5, 2, 3 tenths: the first n, in batches of two, of which n / 6 times that is
-	 * above 1. */
-	static const int documents[] = {2, 6, 2, 4, 4};
-	for (int c = 0; c < 5; c++)
-		assert_int_equal(out.trace.steps[0].candidates[c].documents, documents[c]);
-	release(&out);
+	/* Layers 1 to 5 cost 4, 1, 5, 2, 3 tenths. By NLL nothing is certain; by KL others see the first n, in batches
+	 * of two, of which n / 6 times that is above 1 tenth, or as near below it as epsilon is. */
+	static const struct {
+		enum dsa_objective objective;
+		double epsilon;
+		int documents[5];
+	} cases[] = {{DSA_OBJECTIVE_NLL, 1e9, {6, 6, 6, 6, 6}},
+	             {DSA_OBJECTIVE_KL, 0, {2, 6, 2, 4, 4}},
+	             {DSA_OBJECTIVE_KL, 0.01, {2, 6, 2, 4, 2}},
+	             {DSA_OBJECTIVE_KL, 0.04, {2, 6, 2, 2, 2}},
+	             {DSA_OBJECTIVE_KL, 1e9, {2, 6, 2, 2, 2}}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct dsa_search_options options = racing(0.01, cases[i].epsilon);
+		struct outcome out;
+		struct toy toy;
+		options.objective = cases[i].objective;
+		toy_init(&toy, "FFFFFF", additive);
+		search_six(&out, &toy, &options); /* 6 documents */
+		for (int c = 0; c < 5; c++) {
+			const struct dsa_candidate *candidate = &out.trace.steps[0].candidates[c];
+			const int n = candidate->documents;
+			assert_int_equal(n, cases[i].documents[c]);
+			assert_true(n == 6 ? isnan(candidate->bound)
+			                   : near(candidate->bound, candidate->kl * n / 6 - 0.1));
+		}
+		release(&out);
+	}
 }
 
 /* Two corpora of weights 1 and 3, 8 and 4 documents; the leader has seen them all, the others one of each. */

@@ -323,7 +323,7 @@ static void the_planted_order_is_found_on_a_part_of_the_documents(void **state)
 	struct toy toy;
 	alike(&toy, "FFFFFF", additive);
 	search(&out, &toy, &options);
-	int questions = 0;
+	int questions = 0, sampled = 0;
 	assert_int_equal(out.trace.count, 5);
 	for (int i = 0; i < 5; i++) {
 		const struct dsa_step *step = &out.trace.steps[i];
@@ -335,15 +335,18 @@ static void the_planted_order_is_found_on_a_part_of_the_documents(void **state)
 			const bool flipped = candidate->layer == step->flip;
 			if (flipped)
 				assert_true(candidate->documents == 48 && isnan(candidate->bound));
-			else if (candidate->documents == DSA_RACE_DOCUMENTS)
-				assert_true(near(candidate->bound, candidate->kl - step->calibration.kl));
-			else /* it cannot come down to the winner even if all other documents cost nothing */
-				assert_true(candidate->documents < DSA_RACE_DOCUMENTS && candidate->bound > 0 &&
+			else if (candidate->documents == DSA_RACE_DOCUMENTS &&
+			         near(candidate->bound, candidate->kl - step->calibration.kl))
+				sampled++;
+			else /* even if all other documents cost nothing it is hardly better than the winner */
+				assert_true(candidate->documents <= DSA_RACE_DOCUMENTS &&
+				            candidate->bound >= -options.epsilon &&
 				            near(candidate->bound,
 				                 candidate->kl * candidate->documents / 48 - step->calibration.kl));
 			questions += candidate->documents / 2;
 		}
 	}
+	assert_int_equal(sampled, 7);
 	/* Nothing else was asked, and the work is that of the questions asked; the published search asks all. */
 	assert_int_equal(toy.candidates, questions);
 	assert_int_equal(out.work.naive, (int64_t)(5 + 4 + 3 + 2 + 1 + 1) * 24 * 2 * TOY_TOKENS * 6);
@@ -384,7 +387,7 @@ static void exact_ties_end_the_race_at_once_and_go_to_the_lower_layer(void **sta
 static double close_pair(const struct toy *toy, int document, const char *pattern)
 {
 	(void)toy;
-	const double noise = 0.5 * (document % 2 ? 1 : -1);
+	const double noise = 0.05 * (document % 2 ? 1 : -1);
 	return (pattern[1] == 'S' ? 1.002 - noise : 0) + (pattern[2] == 'S' ? 1 + noise : 0);
 }
 
@@ -393,8 +396,9 @@ static void near_ties_run_to_the_end_unless_epsilon_covers_them(void **state)
 	(void)state;
 	struct outcome out;
 	struct toy toy;
-	/* Nothing, everything, then a little less and a little more than the first look needs. */
-	double epsilon[] = {0.001, 100, 0, 0};
+	/* Nothing, all that a sample tells, then a little less and a little more than the first look needs; for certain
+	 * half of the documents tell no more than the second. */
+	double epsilon[] = {0.001, 0.5, 0, 0};
 	int documents[4];
 	for (int i = 0; i < 4; i++) {
 		struct dsa_search_options options = racing(0.01, epsilon[i]);
