@@ -10,12 +10,14 @@
 #include <stdbool.h>
 
 #include "dsa/evaluator.h"
+#include "dsa/metrics.h"
 #include "dsa/plan.h"
 
 /* How the command is supposed to go. */
 struct dsa_course {
 	int steps;           /* of the search, 0 … candidates */
-	double raced;        /* share of the questions that a race still asks; 1: exact */
+	double raced;        /* share of the questions that the search's races still ask; 1: exact */
+	double refine_raced; /* … and refinement's, whose leader does not run ahead */
 	double refine_work;  /* as the option; 0: no refinement */
 	double base_kept;    /* share of the layers of the base's path in front of which states are kept, 0 … 1 */
 	double flips_kept;   /* … and of its candidates */
@@ -40,8 +42,8 @@ void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluato
  * bound), and with a bound on quality the step behind two thirds of the candidates, which breaks it. */
 int dsa_expect_steps(int candidates, bool full, int deepest, bool bounded);
 /* Share of a raced step's candidate-documents that are asked, of N calibration documents: √(DSA_RACE_DOCUMENTS / N), at
- * most 1 (tests/calib/test_racing.c). */
-double dsa_expect_raced(int documents);
+ * most 1; by KL, where certain bounds need no sample, at most 0.6 from 8 documents on (tests/calib/test_racing.c). */
+double dsa_expect_raced(int documents, enum dsa_objective objective);
 /* Without and with refinement; the plan's rates. */
 double dsa_expect_seconds(const struct dsa_expectation *expectation, const struct dsa_plan_rates *rates, bool refined);
 

@@ -25,9 +25,10 @@ struct dsa_race {
 	double alpha;   /* chance of a wrong bound for one pair of candidates, over all looks together */
 	double epsilon; /* nats; who cannot be better than the leader by more may leave */
 	int count, live, leader;
-	bool *racing;  /* (count) still in the race; when it is over, the leader alone */
-	double *debt;  /* (count) those that left because of it are better by at most this; never above epsilon */
-	double *bound; /* (count) lower bound of (its objective - the leader's) when it left; NaN while it races */
+	bool *racing;   /* (count) still in the race; when it is over, the leader alone */
+	bool *recalled; /* (count) came back */
+	double *debt;   /* (count) those that left because of it are better by at most this; never above epsilon */
+	double *bound;  /* (count) lower bound of (its objective - the leader's) when it left; NaN while it races */
 	const struct dsa_evaluator_shape *shape;
 	int *population;                 /* (corpora) calibration documents */
 	struct dsa_race_stratum *strata; /* (corpora) of the comparison at hand */
@@ -38,8 +39,9 @@ struct dsa_race {
 DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_shape *shape,
                                           enum dsa_objective objective, double delta, double epsilon, int count,
                                           struct dsa_arena *arena, struct dsa_error *err);
-/* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents. True
- * when the race is over. */
+/* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents but for
+ * who has seen all. Once somebody has, a candidate whose KL could not come down to that one's even if its unseen
+ * documents cost nothing leaves too, however few it has seen. True when the race is over. */
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
 /* After the last batch: who left and, by the documents it has seen, is still better by more than epsilon than the best
  * of those who saw all comes back, because documents that none of the seen ones were like have spoken against the one

@@ -6,7 +6,7 @@
 #include "dsa/racing.h"
 #include "dsa/spool.h"
 
-static const double budget_depth = 2.0 / 3, refine_repeats = 1.7;
+static const double budget_depth = 2.0 / 3, refine_repeats = 1.7, certain_share = 0.6;
 
 /* Sums over the candidate layers a_0 < a_1 < … of L layers, and over steps. */
 struct sums {
@@ -84,7 +84,7 @@ static void expect_refinement(struct dsa_expectation *out, const struct sums *s,
 		return;
 	/* An exchange runs what lies behind the later of its two layers, if another shares it up to there. */
 	const double each = s->pairs / (n * (n - 1) / 2) * calibration->suffix;
-	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->raced;
+	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->refine_raced;
 	out->refine_token_layers = fmin(most, all);
 	out->refine_head = out->refine_token_layers / each * (1 + 1 / together) * calibration->scored;
 	out->refine_suffix = out->refine_token_layers * refine_repeats;
@@ -135,11 +135,10 @@ int dsa_expect_steps(int candidates, bool full, int deepest, bool bounded)
 	return bounded && broken < steps ? broken : steps;
 }
 
-double dsa_expect_raced(int documents)
+double dsa_expect_raced(int documents, enum dsa_objective objective)
 {
-	if (documents <= DSA_RACE_DOCUMENTS)
-		return 1;
-	return sqrt((double)DSA_RACE_DOCUMENTS / documents);
+	const double most = objective == DSA_OBJECTIVE_KL && documents >= DSA_RACE_DOCUMENTS / 2 ? certain_share : 1;
+	return fmin(most, sqrt((double)DSA_RACE_DOCUMENTS / documents));
 }
 
 static double suffix_seconds(double all, double shared, const struct dsa_plan_rates *rates)

@@ -1,4 +1,5 @@
-/* Racing: paired differences of ratio means, a studentised confidence sequence with finite-population correction. */
+/* Racing: paired differences of ratio means, a studentised confidence sequence with finite-population correction; and
+ * what is certain where one candidate has seen everything. */
 #include "dsa/racing.h"
 
 #include <assert.h>
@@ -25,11 +26,12 @@ enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_
 	                          .live = count,
 	                          .shape = shape};
 	race->racing = dsa_arena_alloc(arena, (size_t)count, sizeof *race->racing, "the race", err);
+	race->recalled = dsa_arena_alloc(arena, (size_t)count, sizeof *race->recalled, "the race", err);
 	race->bound = dsa_arena_alloc(arena, (size_t)count, sizeof *race->bound, "the race", err);
 	race->debt = dsa_arena_alloc(arena, (size_t)count, sizeof *race->debt, "the race", err);
 	race->population = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->population, "the race", err);
 	race->strata = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->strata, "the race", err);
-	if (!race->racing || !race->bound || !race->debt || !race->population || !race->strata)
+	if (!race->racing || !race->recalled || !race->bound || !race->debt || !race->population || !race->strata)
 		return DSA_E_MEMORY;
 	for (int i = 0; i < count; i++) {
 		race->racing[i] = true;
@@ -176,7 +178,7 @@ static bool saw_all(const struct dsa_race *race, const struct dsa_measure *measu
 	return seen == all;
 }
 
-/* The lowest so far; behind a recall, of those who have seen everything: nothing will change what they cost. */
+/* The lowest so far; where some have seen everything, of those: nothing will change what they cost. */
 static bool find_leader(struct dsa_race *race, const struct dsa_measure *measures, double *lowest)
 {
 	bool whole = false;
@@ -210,6 +212,27 @@ void dsa_race_withdraw(struct dsa_race *race, int candidate)
 	leave(race, candidate, 0, NAN);
 }
 
+/* What a mean KL is at least over the whole population, whatever the unseen documents cost: no KL is below 0. `whole`
+ * has seen all of them. */
+static double least_kl(const struct dsa_race *race, const struct dsa_measure *measure, const struct dsa_measure *whole)
+{
+	double sum = 0, weights = 0;
+	for (int c = 0; c < race->shape->corpora; c++) {
+		double kl = 0, tokens = 0;
+		for (int d = 0; d < measure->documents; d++) {
+			if (measure->corpus_of[d] != c)
+				continue;
+			kl += measure->totals[d].kl;
+			tokens += (double)whole->totals[d].tokens;
+		}
+		if (!(tokens > 0))
+			continue;
+		sum += measure->weights[c] * (kl / tokens);
+		weights += measure->weights[c];
+	}
+	return sum / weights;
+}
+
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 {
 	double lowest;
@@ -217,7 +240,15 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 	for (int i = 0; i < race->count; i++) {
 		if (!race->racing[i] || i == race->leader)
 			continue;
-		if (whole && objective_of(race, &measures[i]) < lowest - race->epsilon)
+		if (whole && race->objective == DSA_OBJECTIVE_KL) {
+			const double least = least_kl(race, &measures[i], &measures[race->leader]);
+			const double owed = race->debt[i] + (least > lowest ? 0 : lowest - least);
+			if (least > lowest || owed <= race->epsilon) {
+				leave(race, i, owed, least - lowest);
+				continue;
+			}
+		}
+		if (race->recalled[i] && objective_of(race, &measures[i]) < lowest - race->epsilon)
 			continue; /* what it was recalled for still holds */
 		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
 		/* Either says so: the one where both are hard for the same documents, the other where the leader's
@@ -249,7 +280,7 @@ bool dsa_race_recall(struct dsa_race *race, const struct dsa_measure *measures)
 		const struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[winner]);
 		if (bounds.low == bounds.high)
 			continue;
-		race->racing[i] = recalled = true;
+		race->racing[i] = race->recalled[i] = recalled = true;
 		race->bound[i] = NAN;
 		race->live++;
 	}

@@ -177,14 +177,79 @@ static enum dsa_status advance(const struct greedy *g, struct field *field, cons
 	                                  g->order[k], 0, err);
 }
 
+/* Who had the lowest objective in the step before; in the first step, of what was seen. */
+static int favourite(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates)
+{
+	const struct dsa_step *before = g->trace->count ? &g->trace->steps[g->trace->count - 1] : NULL;
+	double lowest = 0;
+	int best = -1;
+	for (int i = 0, j = 0; i < field->count; i++) {
+		double objective, se;
+		dsa_measure_objective(&field->measures[i], g->options->objective, &objective, &se);
+		while (before && before->candidates[j].layer < candidates[i].layer)
+			j++;
+		if (before)
+			objective = before->candidates[j].objective;
+		if (best < 0 || objective < lowest) {
+			best = i;
+			lowest = objective;
+		}
+	}
+	return best;
+}
+
+/* Have the first k batches documents of every corpus? */
+static bool covers_corpora(const struct greedy *g, int k)
+{
+	for (int c = 0; c < g->shape->corpora; c++) {
+		bool wanted = false, seen = false;
+		for (int i = 0; i < g->batches_in[DSA_CALIBRATION]; i++) {
+			const bool here = g->shape->batch[g->order[i]].corpus == c;
+			wanted = wanted || here;
+			seen = seen || (here && i < k);
+		}
+		if (wanted && !seen)
+			return false;
+	}
+	return true;
+}
+
+/* The favourite sees every batch before the others go on: then a few documents tell who cannot come down to it. */
+static enum dsa_status run_ahead(const struct greedy *g, struct field *field, const struct dsa_candidate *candidates,
+                                 const char *current, int done, struct dsa_error *err)
+{
+	const int first = favourite(g, field, candidates), batches = g->batches_in[DSA_CALIBRATION];
+	const struct dsa_ask question = {.base = current, .patterns = &field->patterns[first], .count = 1};
+	enum dsa_status status = dsa_announce(g->evaluator, &question, g->order + field->seen[first],
+	                                      batches - field->seen[first], false, err);
+	while (field->seen[first] < batches && !status) {
+		const int k = field->seen[first]++;
+		status = dsa_measure_batch(field->measures, &first, g->evaluator, current, question.patterns, 1,
+		                           g->order[k], 0, err);
+		if (!status)
+			tell(g, field->race.live, done);
+	}
+	return status;
+}
+
 /* Until one is left, measured on every document, that nobody who left could beat. */
-static enum dsa_status run_race(const struct greedy *g, struct field *field, const char *current, int *done,
-                                struct dsa_error *err)
+static enum dsa_status run_race(const struct greedy *g, struct field *field, const struct dsa_candidate *candidates,
+                                const char *current, int *done, struct dsa_error *err)
 {
 	const int batches = g->batches_in[DSA_CALIBRATION];
+	/* Only of a KL anything is certain. */
+	bool ahead = !g->options->racing || field->count == 1 || g->options->objective != DSA_OBJECTIVE_KL;
 	enum dsa_status status = DSA_OK;
 	do {
 		for (int k = 0; k < batches && !status; k++) {
+			if (!ahead && covers_corpora(g, k)) {
+				status = run_ahead(g, field, candidates, current, *done, err);
+				ahead = true;
+				if (!status && k)
+					dsa_race_look(&field->race, field->measures);
+			}
+			if (status)
+				break;
 			int count;
 			status = advance(g, field, current, k, &count, err);
 			if (status || !count)
@@ -274,7 +339,7 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 		goto cleanup;
 	status = field_init(&field, g, current, step->candidates, count, &scratch, err);
 	if (!status)
-		status = run_race(g, &field, current, &done, err);
+		status = run_race(g, &field, step->candidates, current, &done, err);
 	if (!status)
 		status = judge(g, step->candidates, &field, &winner, err);
 	if (status)

@@ -157,13 +157,15 @@ static enum dsa_status expect(struct dry_run *dry, struct dsa_error *err)
 		return status;
 	for (int b = 0; b < shape->batches; b++)
 		documents += shape->batch[b].split == DSA_CALIBRATION ? shape->batch[b].count : 0;
+	const bool raced = !strcmp(options->search, "racing"), by_nll = !strcmp(options->objective, "nll");
 	const int native = dsa_pattern_shared(shape->reference);
 	const int deepest = budget.max_shared < 0 ? -1 : budget.max_shared > native ? budget.max_shared - native : 0;
 	const bool bounded =
 	    !given || !isnan(budget.kl) || !isnan(budget.nll) || !isnan(budget.kl_p99) || !isnan(budget.top1);
 	*course = (struct dsa_course){
 	    .steps = dsa_expect_steps(candidates, options->full_trace, deepest, bounded),
-	    .raced = strcmp(options->search, "racing") ? 1 : dsa_expect_raced(documents),
+	    .raced = raced ? dsa_expect_raced(documents, by_nll ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL) : 1,
+	    .refine_raced = raced ? dsa_expect_raced(documents, DSA_OBJECTIVE_NLL) : 1,
 	    .refine_work = options->refine ? options->refine_work : 0,
 	    .base_kept = candidates ? (double)dry->base_states / candidates : 1,
 	    .flips_kept = candidates ? (double)dry->candidate_states / candidates : 1,
