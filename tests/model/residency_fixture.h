@@ -175,7 +175,7 @@ static struct {
 	void *to;
 	const void *from;
 	size_t bytes;
-	bool waited; /* since it began: where a layer takes longer than the bus, it is over */
+	bool waited;          /* since it began: where a layer takes longer than the bus, it is over */
 	int uploads, held_up; /* held_up: uploads that queue behind a fetch */
 } watch;
 
