@@ -51,16 +51,27 @@ def large_checkpoint():
     return target, path, base
 
 
-def resident(process):
-    with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * PAGE
+def resident(process, path):
+    """Bytes of the file that the process has seen through its mapping."""
+    size, inside = 0, False
+    try:
+        with open(f"/proc/{process.pid}/smaps", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                words = line.split()
+                if "-" in words[0]:
+                    inside = words[-1] == path
+                elif inside and words[0] == "Rss:":
+                    size += int(words[1]) * 1024
+    except OSError:
+        pass
+    return size
 
 
 def cut_short(words, path, length):
     """Runs, and cuts the file once a part of its rows has come in."""
     process = start(*words)
-    row_bytes = os.path.getsize(path) // 2
-    while process.poll() is None and resident(process) < row_bytes * 3 // 4:
+    rows = os.path.getsize(path) // 2
+    while process.poll() is None and resident(process, path) < rows // 4:
         time.sleep(0.0005)
     os.kill(process.pid, signal.SIGSTOP)
     os.truncate(path, length)
