@@ -166,7 +166,8 @@ static enum dsa_status gather_window(struct model_evaluator *me, struct dsa_doc_
 			model_evaluator_find_rows(me);
 	}
 	if (!status)
-		status = me->be->ops->upload(me->be, w->index, me->row + w->first, (size_t)w->count * sizeof *me->row, err);
+		status =
+		    me->be->ops->upload(me->be, w->index, me->row + w->first, (size_t)w->count * sizeof *me->row, err);
 	for (int l = 0; l < me->shape.layers && !status; l++) {
 		status = dsa_forward_layer(me->forward, l, me->shape.reference[l], false, err);
 		if (!status)

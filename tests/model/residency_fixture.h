@@ -175,8 +175,10 @@ static struct {
 	void *to;
 	const void *from;
 	size_t bytes;
-	bool waited; /* since it began: where a layer takes longer than the bus, it is over */
+	bool waited;          /* since it began: where a layer takes longer than the bus, it is over */
 	int uploads, held_up; /* held_up: uploads that queue behind a fetch */
+	bool slow;            /* a fetch takes a while; meanwhile: bytes that this process read in such whiles */
+	long long meanwhile;
 } watch;
 
 static inline bool watch_grants(void)
@@ -238,10 +240,25 @@ static inline enum dsa_status watch_fetch(struct dsa_backend *be, void *device, 
 	return DSA_OK;
 }
 
+static inline long long bytes_read(void)
+{
+	long long bytes;
+	FILE *file = fopen("/proc/self/io", "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "rchar: %lld", &bytes), 1);
+	assert_int_equal(fclose(file), 0);
+	return bytes;
+}
+
 static inline enum dsa_status watch_fetched(struct dsa_backend *be, double *seconds, struct dsa_error *err)
 {
 	(void)be, (void)err;
 	assert_non_null(watch.to);
+	if (watch.slow) {
+		const long long before = bytes_read();
+		assert_int_equal(usleep(50000), 0);
+		watch.meanwhile += bytes_read() - before;
+	}
 	memcpy(watch.to, watch.from, watch.bytes);
 	watch.to = NULL;
 	*seconds = 1;
