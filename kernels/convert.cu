@@ -16,36 +16,11 @@
 #include "kernels.h"
 
 #include <assert.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+#include "element.cuh"
+
 enum { THREADS = 256, BLOCKS = 2048 };
-
-static __device__ float widen(float x)
-{
-	return x;
-}
-
-static __device__ float widen(__half x)
-{
-	return __half2float(x);
-}
-
-static __device__ float widen(__nv_bfloat16 x)
-{
-	return __bfloat162float(x);
-}
-
-static __device__ void narrow(float *to, float x)
-{
-	*to = x;
-}
-
-static __device__ void narrow(__nv_bfloat16 *to, float x)
-{
-	*to = __float2bfloat16_rn(x);
-}
 
 template <typename To, typename From>
 __global__ void __launch_bounds__(THREADS) convert(To *to, const From *from, int64_t count, struct kernel_fault *fault)

@@ -13,7 +13,8 @@
 #include "kernels.h"
 
 #include <assert.h>
-#include <cuda_bf16.h>
+
+#include "element.cuh"
 
 enum { WARP = 32, SORT_WARPS = 32, ROW_THREADS = 256, VECTOR_BYTES = 16, COLUMNS = 4 };
 static const unsigned ALL_LANES = 0xffffffffu;
@@ -103,16 +104,6 @@ extern "C" cudaError_t kernel_permute(cudaStream_t stream, struct dsa_tensor out
 	return cudaGetLastError();
 }
 
-static __device__ float load(const float *x)
-{
-	return *x;
-}
-
-static __device__ float load(const __nv_bfloat16 *x)
-{
-	return __bfloat162float(*x);
-}
-
 static __device__ float4 load4(const float *x)
 {
 	return *(const float4 *)x;
@@ -160,7 +151,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
 	for (int j = (int)threadIdx.x; j < cols; j += ROW_THREADS) {
 		float sum = 0;
 		for (int n = 0; n < chosen; n++)
-			sum = fmaf(weights[n], load(parts + places[n] * parts_stride + j), sum);
+			sum = fmaf(weights[n], widen(parts[places[n] * parts_stride + j]), sum);
 		to[j] += sum;
 	}
 }

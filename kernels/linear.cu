@@ -12,29 +12,10 @@
 #include "kernels.h"
 
 #include <assert.h>
-#include <cuda_bf16.h>
+
+#include "element.cuh"
 
 enum { TILE = 64, DEPTH = 16, THREADS = 256, EACH = 4, FETCHED = TILE * DEPTH / THREADS, BIAS_THREADS = 256 };
-
-static __device__ float load(const float *x)
-{
-	return *x;
-}
-
-static __device__ float load(const __nv_bfloat16 *x)
-{
-	return __bfloat162float(*x);
-}
-
-static __device__ void store(float *out, float x)
-{
-	*out = x;
-}
-
-static __device__ void store(__nv_bfloat16 *out, float x)
-{
-	*out = __float2bfloat16_rn(x);
-}
 
 /* An operand: element (row, m) at row·row_step + m·col_step. */
 template <typename T> struct operand {
@@ -59,7 +40,7 @@ static __device__ void fetch(float (&out)[FETCHED], const operand<T> &from, int6
 		place_of(from.rows_adjacent, piece, &row, &m);
 		bool inside = first_row + row < from.rows && first + m < in;
 		out[piece] =
-		    inside ? load(from.data + (first_row + row) * from.row_step + (first + m) * from.col_step) : 0;
+		    inside ? widen(from.data[(first_row + row) * from.row_step + (first + m) * from.col_step]) : 0;
 	}
 }
 
@@ -124,8 +105,8 @@ __global__ void __launch_bounds__(THREADS)
 			if (out.bias)
 				value += out.bias[at_col];
 			if (out.accumulate)
-				value += load(to);
-			store(to, value);
+				value += widen(*to);
+			narrow(to, value);
 		}
 }
 
@@ -177,7 +158,7 @@ __global__ void __launch_bounds__(BIAS_THREADS) add_bias(T *x, int64_t stride, i
 {
 	T *row = x + blockIdx.x * stride;
 	for (int j = (int)threadIdx.x; j < cols; j += BIAS_THREADS)
-		store(row + j, load(row + j) + bias[j]);
+		narrow(row + j, widen(row[j]) + bias[j]);
 }
 
 extern "C" cudaError_t kernel_add_bias(cudaStream_t stream, struct dsa_tensor x, const float *bias)

@@ -5,8 +5,7 @@
 #ifndef DSA_KERNELS_PACK_CUH
 #define DSA_KERNELS_PACK_CUH
 
-#include <cuda_bf16.h>
-
+#include "element.cuh"
 #include "kernels.h"
 
 enum { PACK = 8, PACK_THREADS = 256 };
@@ -23,26 +22,6 @@ static inline bool packs_aligned(const struct dsa_tensor *t, int64_t first)
 static inline bool packs_fit(const struct dsa_tensor *t)
 {
 	return t->cols % PACK == 0 && packs_aligned(t, 0);
-}
-
-__device__ __forceinline__ float unpacked(float x)
-{
-	return x;
-}
-
-__device__ __forceinline__ float unpacked(bf16 x)
-{
-	return __bfloat162float(x);
-}
-
-__device__ __forceinline__ void packed(float *to, float x)
-{
-	*to = x;
-}
-
-__device__ __forceinline__ void packed(bf16 *to, float x)
-{
-	*to = __float2bfloat16_rn(x);
 }
 
 __device__ __forceinline__ void pack_load_whole(float v[PACK], const float *from)
@@ -88,7 +67,7 @@ template <bool VEC, typename T> __device__ __forceinline__ void pack_load(float 
 	} else {
 #pragma unroll
 		for (int e = 0; e < PACK; e++)
-			v[e] = j + e < cols ? unpacked(row[j + e]) : 0.0f;
+			v[e] = j + e < cols ? widen(row[j + e]) : 0.0f;
 	}
 }
 
@@ -100,7 +79,7 @@ template <bool VEC, typename T> __device__ __forceinline__ void pack_store(T *ro
 #pragma unroll
 		for (int e = 0; e < PACK; e++)
 			if (j + e < cols)
-				packed(row + j + e, v[e]);
+				narrow(row + j + e, v[e]);
 	}
 }
 

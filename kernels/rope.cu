@@ -41,9 +41,9 @@ __global__ void __launch_bounds__(PACK_THREADS)
 	T *part = x + row * stride + offset + (int64_t)head * step;
 	if (!VEC) {
 		T *at = part + (HALVES ? first : 2 * first), *partner = at + (HALVES ? pairs : 1);
-		const pair_of y = turned(unpacked(*at), unpacked(*partner), *c, *s);
-		packed(at, y.a);
-		packed(partner, y.b);
+		const pair_of y = turned(widen(*at), widen(*partner), *c, *s);
+		narrow(at, y.a);
+		narrow(partner, y.b);
 	} else if (HALVES) {
 		float a[PACK], b[PACK], co[PACK], si[PACK];
 		pack_load_whole(a, part + first);

@@ -56,6 +56,8 @@ DSA_CHECKED enum dsa_status dsa_model_random(struct dsa_model **out, struct dsa_
                                              const struct dsa_model_config *config, int context, uint64_t seed,
                                              struct dsa_error *err);
 void dsa_model_close(struct dsa_model *model);
+/* Can the layer be F? Without acquiring it. */
+bool dsa_model_has_indexer(const struct dsa_model *model, int layer);
 /* *out: valid until another layer is acquired. */
 DSA_CHECKED enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                               struct dsa_error *err);

@@ -1,7 +1,9 @@
 /* Overlap of the reference's selections on one batch.
  *
  * The selections of every layer have to lie side by side, which is L·K numbers for each scored row: more than a device
- * holds when documents are long. So rows are taken in windows, and the reference runs once for each. */
+ * holds when documents are long. So rows are taken in windows. The first goes through the whole reference, which leaves
+ * what later patterns start from; each of the others runs it again, over no more than its rows depend on: their
+ * documents, up to the window's last position. */
 #include "model_evaluator_private.h"
 
 #include "dsa/arena.h"
@@ -90,45 +92,88 @@ static enum dsa_status count_plain(struct model_evaluator *me, struct dsa_doc_ov
 	return DSA_OK;
 }
 
-/* Runs the reference whole and leaves each layer's selection of the window's rows. */
+/* Begins a pass over what the window's rows depend on, and finds their row numbers. *rows: of the pass. */
+static enum dsa_status begin_window(struct model_evaluator *me, int count, const struct window *w,
+                                    struct dsa_arena *scratch, int64_t *rows, struct dsa_error *err)
+{
+	int64_t doc_first = 0, begin;
+	int taken = 0;
+	struct dsa_pass_document *documents =
+	    dsa_arena_alloc(scratch, (size_t)count, sizeof *documents, "a window's documents", err);
+	if (!documents)
+		return DSA_E_MEMORY;
+	for (int d = 0; d < count; doc_first += me->scored_of[d++]) {
+		const int64_t end = rows_in_window(me, d, doc_first, w, &begin);
+		if (begin < end)
+			documents[taken++] = (struct dsa_pass_document){.ids = me->documents[d].ids,
+			                                                .tokens = me->position[end - 1] + 1};
+	}
+	enum dsa_status status = dsa_forward_begin(me->forward, documents, taken, true, NULL, rows, err);
+	doc_first = taken = 0;
+	for (int d = 0; d < count && !status; doc_first += me->scored_of[d++]) {
+		const int64_t end = rows_in_window(me, d, doc_first, w, &begin);
+		for (int64_t i = begin; i < end; i++)
+			me->row[i] = (int32_t)dsa_forward_row(me->forward, taken, me->position[i]);
+		taken += begin < end;
+	}
+	return status ? status : dsa_forward_embed(me->forward, 0, err);
+}
+
+/* Layer l of the reference has run: leaves its selection of the window's rows in place, and what became of the pass for
+ * later patterns, if it is the whole one. */
+static enum dsa_status gather_layer(struct model_evaluator *me, struct dsa_doc_overlap *out, int count, int l,
+                                    const struct window *w, int64_t rows, struct dsa_arena *scratch,
+                                    struct dsa_error *err)
+{
+	const struct dsa_ops *ops = me->be->ops;
+	const int topk = me->shape.topk;
+	struct dsa_tensor from =
+	    dsa_tensor_make((void *)(uintptr_t)dsa_forward_selection(me->forward), DSA_I32, rows, topk);
+	struct dsa_tensor to = dsa_tensor_make(w->selections[l], DSA_I32, w->count, topk);
+	enum dsa_status status = ops->gather(me->be, to, from, w->index, err);
+	if (!status && w->plain && me->shape.reference[l] == 'F') {
+		from.data = w->plain_pass;
+		to.data = w->plain;
+		status = ops->gather(me->be, to, from, w->index, err);
+		if (!status)
+			status = count_plain(me, out, count, l, w, scratch, err);
+	}
+	void *image = status || me->naive || w->first
+	                  ? NULL
+	                  : dsa_states_keep(me->states, me->batch, me->shape.reference, l + 1, false);
+	if (image)
+		status = dsa_forward_save(me->forward, image, err);
+	if (status && image)
+		dsa_states_forget(me->states);
+	else if (image)
+		dsa_states_kept(me->states);
+	return status;
+}
+
+/* Runs the reference and leaves each layer's selection of the window's rows. */
 static enum dsa_status gather_window(struct model_evaluator *me, struct dsa_doc_overlap *out, int count,
                                      const struct window *w, struct dsa_arena *scratch, struct dsa_error *err)
 {
 	struct kept *kept = &me->kept[me->batch];
-	const struct dsa_ops *ops = me->be->ops;
-	int topk = me->shape.topk;
-	model_evaluator_allow(me, kept);
-	enum dsa_status status = model_evaluator_begin_whole(me, kept->prefix, err);
-	if (status)
-		return status;
-	model_evaluator_find_rows(me);
-	status = ops->upload(me->be, w->index, me->row + w->first, (size_t)w->count * sizeof *me->row, err);
+	int64_t rows = me->shape.batch[me->batch].tokens;
+	enum dsa_status status;
+	if (w->first) {
+		status = begin_window(me, count, w, scratch, &rows, err);
+	} else {
+		model_evaluator_allow(me, kept);
+		status = model_evaluator_begin_whole(me, kept->prefix, err);
+		if (!status)
+			model_evaluator_find_rows(me);
+	}
+	if (!status)
+		status =
+		    me->be->ops->upload(me->be, w->index, me->row + w->first, (size_t)w->count * sizeof *me->row, err);
 	for (int l = 0; l < me->shape.layers && !status; l++) {
 		status = dsa_forward_layer(me->forward, l, me->shape.reference[l], false, err);
-		if (status)
-			return status;
-		struct dsa_tensor from = dsa_tensor_make((void *)(uintptr_t)dsa_forward_selection(me->forward), DSA_I32,
-		                                         me->shape.batch[me->batch].tokens, topk);
-		struct dsa_tensor to = dsa_tensor_make(w->selections[l], DSA_I32, w->count, topk);
-		status = ops->gather(me->be, to, from, w->index, err);
-		if (!status && w->plain && me->shape.reference[l] == 'F') {
-			from.data = w->plain_pass;
-			to.data = w->plain;
-			status = ops->gather(me->be, to, from, w->index, err);
-			if (!status)
-				status = count_plain(me, out, count, l, w, scratch, err);
-		}
-		void *image = status || me->naive
-		                  ? NULL
-		                  : dsa_states_keep(me->states, me->batch, me->shape.reference, l + 1, false);
-		if (image)
-			status = dsa_forward_save(me->forward, image, err);
-		if (status && image)
-			dsa_states_forget(me->states);
-		else if (image)
-			dsa_states_kept(me->states);
+		if (!status)
+			status = gather_layer(me, out, count, l, w, rows, scratch, err);
 	}
-	return status ? status : model_evaluator_keep_reference(me, kept, err);
+	return status || w->first ? status : model_evaluator_keep_reference(me, kept, err);
 }
 
 /* Memory of a window of `rows` rows. */

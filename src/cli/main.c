@@ -8,6 +8,7 @@
 #include "dsa/provenance.h"
 #include "dsa/ranks_evaluator.h"
 #include "help.h"
+#include "lost_pages.h"
 
 static int by_name(const char *name)
 {
@@ -167,6 +168,7 @@ int main(int argc, char **argv)
 		dsa_cli_help(options.command);
 	} else {
 		dsa_terminal_catch_signals();
+		dsa_cli_watch_lost_pages();
 		code = run_together(&options, &terminal, status, &err);
 		dsa_terminal_close(&terminal);
 	}

@@ -196,30 +196,31 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 	struct task task = {0};
 	assert(index >= 0 && index < f->model->config.layers);
 	assert(mode == 'F' || mode == 'S');
-	enum dsa_status status = dsa_model_acquire(f->model, index, &task.layer, err);
-	if (status)
-		return status;
-	bool indexer = task.layer->index_q.data;
-	if (mode == 'F' && !indexer) {
-		status = dsa_fail(err, DSA_E_USAGE,
-		                  "layer %d cannot run its own indexer (F): the checkpoint ships it as shared, without "
-		                  "indexer weights",
-		                  index);
-		goto cleanup;
-	}
-	if (mode == 'S' && !f->stream->has_selection && f->rows) {
-		status = dsa_fail(err, DSA_E_USAGE,
-		                  "layer %d cannot share a selection (S): no layer before it has made one", index);
-		goto cleanup;
-	}
+	const bool indexer = dsa_model_has_indexer(f->model, index);
+	enum dsa_status status = DSA_OK;
+	if (mode == 'F' && !indexer)
+		return dsa_fail(err, DSA_E_USAGE,
+		                "layer %d cannot run its own indexer (F): the checkpoint ships it as shared, without "
+		                "indexer weights",
+		                index);
+	if (mode == 'S' && !f->stream->has_selection && f->rows)
+		return dsa_fail(err, DSA_E_USAGE,
+		                "layer %d cannot share a selection (S): no layer before it has made one", index);
 	task.keep = mode == 'F';
 	task.select = task.keep || (index_unused && indexer);
 	/* A prefix serves every pattern, so it takes the keys of indexers that this pass does not ask. */
 	task.index_keys = task.select || (indexer && f->whole && f->prefix);
+	/* Before the layer is acquired: that sends the next one over the bus, and what comes behind it waits. */
 	if (f->prefix && !f->whole)
 		status = need_prefix(f, index, task.select, err);
-	if (!status)
-		status = run_tiles(f, &task, err);
+	if (status) {
+		dsa_error_prefix(err, "layer %d", index);
+		return status;
+	}
+	status = dsa_model_acquire(f->model, index, &task.layer, err);
+	if (status)
+		return status;
+	status = run_tiles(f, &task, err);
 	if (!status)
 		status = f->be->ops->wait(f->be, err);
 	if (!status && f->prefix && f->whole)
@@ -228,7 +229,6 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 		f->stream->has_selection = true;
 	if (status)
 		dsa_error_prefix(err, "layer %d", index);
-cleanup:
 	dsa_model_release(f->model, index);
 	return status;
 }

@@ -220,6 +220,12 @@ void dsa_model_close(struct dsa_model *model)
 	free(model);
 }
 
+bool dsa_model_has_indexer(const struct dsa_model *model, int layer)
+{
+	assert(layer >= 0 && layer < model->config.layers);
+	return model->private->layers[layer].index_q.data;
+}
+
 enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                   struct dsa_error *err)
 {

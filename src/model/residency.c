@@ -393,6 +393,9 @@ static enum dsa_status need_on_device(struct residency *r, int layer, struct dsa
 	status = need_on_host(r, layer, err);
 	if (!status)
 		status = start_fetching(r, layer, 0, err);
+	/* The disk need not rest while this one crosses. */
+	if (!status)
+		want_read(r, next_crossing(r, layer), layer);
 	return status ? status : finish_fetching(r, err);
 }
 
@@ -411,6 +414,7 @@ static enum dsa_status visit(struct residency *r, int layer, struct dsa_error *e
 		if (status)
 			return status;
 		const int at = find(r->staging, layer);
+		want_read(r, next_crossing(r, layer), layer);
 		return fill(r, layer, place == DSA_PLACE_HOST ? r->host[layer] : r->staging[at].memory, true, err);
 	}
 	status = need_on_device(r, layer, err);

@@ -378,17 +378,19 @@ static void a_layer_overlaps_itself_wholly(void **state)
 	free(seen);
 }
 
-/* Where the selections of all rows do not fit, the reference runs once for each window of rows. */
+/* Where the selections of all rows do not fit, the reference runs for each window of rows, over what these depend on:
+ * one row, or rows of several documents. */
 static void overlap_is_the_same_in_windows(void **state)
 {
 	struct fixture *f = *state;
-	struct seen *seen = calloc(3, sizeof *seen);
+	struct seen *seen = calloc(5, sizeof *seen);
 	assert_non_null(seen);
 	const size_t row = (size_t)f->config.layers * (size_t)f->config.topk * sizeof(int32_t);
-	const size_t limits[] = {0, 1, 5 * row};
-	for (int i = 0; i < 3; i++) {
+	const size_t limits[] = {0, 1, 5 * row, 7 * row, 61 * row};
+	const int batch_tokens[] = {70, 70, 70, 1000, 1000};
+	for (int i = 0; i < 5; i++) {
 		struct opened o = {0};
-		struct opened_options options = options_of(f, 70, 1);
+		struct opened_options options = options_of(f, batch_tokens[i], 1);
 		options.precision = DSA_INDEX_BF16;
 		options.evaluator =
 		    (struct dsa_model_evaluator_options){.host_memory = LARGE_POOL, .overlap_memory = limits[i]};

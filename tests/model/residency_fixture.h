@@ -175,6 +175,10 @@ static struct {
 	void *to;
 	const void *from;
 	size_t bytes;
+	bool waited;          /* since it began: where a layer takes longer than the bus, it is over */
+	int uploads, held_up; /* held_up: uploads that queue behind a fetch */
+	bool slow;            /* a fetch takes a while; meanwhile: bytes that this process read in such whiles */
+	long long meanwhile;
 } watch;
 
 static inline bool watch_grants(void)
@@ -230,20 +234,49 @@ static inline enum dsa_status watch_fetch(struct dsa_backend *be, void *device, 
 		watch.failing--;
 		return dsa_fail(err, DSA_E_DEVICE, "the bus is down");
 	}
-	watch.to = device, watch.from = pinned, watch.bytes = bytes;
+	watch.to = device, watch.from = pinned, watch.bytes = bytes, watch.waited = false;
 	watch.fetches++;
 	memset(device, 0xff, bytes); /* nobody may be using it any more */
 	return DSA_OK;
+}
+
+static inline long long bytes_read(void)
+{
+	long long bytes;
+	FILE *file = fopen("/proc/self/io", "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "rchar: %lld", &bytes), 1);
+	assert_int_equal(fclose(file), 0);
+	return bytes;
 }
 
 static inline enum dsa_status watch_fetched(struct dsa_backend *be, double *seconds, struct dsa_error *err)
 {
 	(void)be, (void)err;
 	assert_non_null(watch.to);
+	if (watch.slow) {
+		const long long before = bytes_read();
+		assert_int_equal(usleep(50000), 0);
+		watch.meanwhile += bytes_read() - before;
+	}
 	memcpy(watch.to, watch.from, watch.bytes);
 	watch.to = NULL;
 	*seconds = 1;
 	return DSA_OK;
+}
+
+static inline enum dsa_status watch_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes,
+                                           struct dsa_error *err)
+{
+	watch.uploads++;
+	watch.held_up += watch.to && !watch.waited;
+	return watch.real->upload(be, device, host, bytes, err);
+}
+
+static inline enum dsa_status watch_wait(struct dsa_backend *be, struct dsa_error *err)
+{
+	watch.waited = true;
+	return watch.real->wait(be, err);
 }
 
 static inline void watch_backend(struct dsa_backend *be)
@@ -258,6 +291,8 @@ static inline void watch_backend(struct dsa_backend *be)
 	watch.ops.pinned_free = watch_pinned_free;
 	watch.ops.fetch = watch_fetch;
 	watch.ops.fetched = watch_fetched;
+	watch.ops.upload = watch_upload;
+	watch.ops.wait = watch_wait;
 	be->ops = &watch.ops;
 }
 

@@ -228,6 +228,59 @@ static void each_pass_brings_a_layer_over_the_bus_once_and_ahead(void **state)
 	beside_close(&b);
 }
 
+/* The bus serves one after another: a layer's keys of the prefix must not queue behind the whole next layer. */
+static void what_a_layer_uploads_goes_before_the_next_layer(void **state)
+{
+	(void)state;
+	struct beside b;
+	copy_golden("glm-freq-offset");
+	beside_open(&b);
+	beside_stream(&b, "H");
+	struct golden *g = &b.streamed;
+	const struct dsa_model_config *c = &g->model->config;
+	const struct dsa_pass_document document = {g->ids, g->tokens};
+	struct dsa_forward *f = golden_forward(g, g->tokens, 1);
+	struct dsa_prefix *prefix;
+	int64_t rows;
+	MUST(dsa_prefix_open(&prefix, g->model, &document, 1, &golden_error));
+	for (int pass = 0; pass < 3; pass++) {
+		golden_begin(f, &document, 1, pass == 0, prefix, &rows);
+		MUST(dsa_forward_embed(f, 0, &golden_error));
+		watch.uploads = watch.held_up = 0;
+		golden_layers(f, c->native, 0, c->layers, false);
+		assert_true(rows > 0);
+		if (pass) {
+			assert_true(watch.uploads >= b.layers);
+			assert_int_equal(watch.held_up, 0);
+		}
+	}
+	dsa_prefix_close(prefix);
+	dsa_forward_close(f);
+	beside_stop(&b);
+	beside_close(&b);
+}
+
+/* Where the disk is what is waited for, it must not rest while a layer crosses the bus. */
+static void the_disk_reads_on_while_a_layer_crosses(void **state)
+{
+	(void)state;
+	struct beside b;
+	copy_golden("glm-freq-offset");
+	beside_open(&b);
+	beside_stream(&b, "K");
+	for (int l = 0; l < b.layers; l++)
+		assert_layer(&b, l, "K");
+	watch.slow = true;
+	for (int l = 0; l < b.layers; l++)
+		assert_layer(&b, l, "K");
+	/* /proc/self/io is read in between: less than a page a time. */
+	const long long own = 4096 * (long long)b.layers;
+	if (watch.meanwhile < own)
+		fail_msg("%lld bytes read while layers crossed, expected more than %lld", watch.meanwhile, own);
+	beside_stop(&b);
+	beside_close(&b);
+}
+
 struct lines {
 	char last[512];
 };
@@ -306,6 +359,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(passes_may_begin_at_any_layer, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(layers_in_any_order_and_repeated_hold_what_is_stored, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(each_pass_brings_a_layer_over_the_bus_once_and_ahead, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(what_a_layer_uploads_goes_before_the_next_layer, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(the_disk_reads_on_while_a_layer_crosses, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(what_came_in_ahead_and_what_did_not_is_said_at_the_end, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(files_and_threads_are_given_back, set_up, tear_down),
 	};
