@@ -82,7 +82,8 @@ static void on_lost_page(int signal, siginfo_t *info, void *context)
 	say("dsacal: ");
 	if (!say_path((uintptr_t)info->si_addr))
 		say("a mapped file");
-	say(": cut short while it was read, or its disk failed: a page that was there is gone; wait until nothing writes "
+	say(": cut short while it was read, or its disk failed: a page that was there is gone; wait until nothing "
+	    "writes "
 	    "to it, see that it is whole, and run again: with --resume a run goes on where it was\n");
 	_exit(dsa_status_exit(DSA_E_IO));
 }
