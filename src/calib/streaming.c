@@ -153,7 +153,8 @@ static void price_steps(const struct pricing *p, struct dsa_streaming_cost *cost
 	const double own = e.suffix - e.suffix_shared, shared = e.suffix_shared;
 	double products = 0, link = 0, disk = 0;
 	for (int left = n; left > n - steps; left--) {
-		products += left + (left + p->together - 1) / p->together;
+		const int references = (left + p->together - 1) / p->together; /* one for those that wait together */
+		products += left + references;
 		link += visits_of_step(p, a, left, DSA_PLACE_HOST);
 		disk += visits_of_step(p, a, left, DSA_PLACE_DISK);
 	}
