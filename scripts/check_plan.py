@@ -17,8 +17,9 @@ What is compared, planned over taken:
   seconds  --dry-run's expected ones with those of the same command, from start to exit: 0.7 to 1.3. Compressing states is
            in no plan: there seconds are shown and do not count
   device   the plan's with the most that the GPU was used beyond what was in use before, asked of nvidia-smi every 50 ms:
-           within 5%, or 128 MiB, as the driver hands out small blocks of 2 MiB. The CUDA context, the kernels' code and the libraries' own are no part of a plan; what they take is
-           measured first, on a run of a few tokens of the demo, and counted with every plan
+           within 5%, or 128 MiB, as the driver hands out small blocks of 2 MiB. The CUDA context, the kernels' code and the
+           libraries' own are no part of a plan; what they take is measured first, on a run of a few tokens of the demo, and
+           counted with every plan
   host     the plan's with the most of RssAnon, RssShmem and what is resident of mapped files but the checkpoint's, whose
            pages the system takes back when it likes: within 5%, or 2 MiB. Pages that a driver locks and maps from
            /dev/nvidia* are such a file. What the driver takes later than the plan looks is measured on the same small run
