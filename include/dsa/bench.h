@@ -88,6 +88,13 @@ struct dsa_bench_work dsa_bench_operator_work(const struct dsa_model_config *con
  * 3.0 TB/s. full: an F layer. Pure. */
 double dsa_bench_floor(const struct dsa_model_config *config, int context, bool full, bool moe);
 
+/* The same as measured on one H100 (docs/kernels.md): its bench's rates of products, attention, select and experts,
+ * these by how many of a tile's rows an expert has, and a twentieth for the small operators. Within 5% of the bench's
+ * layers at 64K tokens. Pure. */
+double dsa_bench_measured(const struct dsa_model_config *config, int context, bool full, bool moe);
+/* … seconds of a product of one scored token with the vocabulary. */
+double dsa_bench_measured_head(const struct dsa_model_config *config);
+
 /* Floating-point operations per token of the same. Pure. */
 double dsa_bench_flops(const struct dsa_model_config *config, int context, bool full, bool moe);
 

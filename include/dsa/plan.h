@@ -12,6 +12,7 @@
 
 #include "dsa/evaluator.h"
 #include "dsa/forward.h"
+#include "dsa/states.h"
 #include "dsa/status.h"
 
 /* Candidates whose final hidden states wait together for one pass over the vocabulary: the reference's logits are
@@ -70,14 +71,15 @@ struct dsa_plan_memory {
 	size_t pool;  /* what is left of the limit for states, with the buffer of those on disk */
 	size_t state; /* one layer's state of every batch */
 };
-/* How limit is granted: what every pattern needs first, batch by batch, the rest to states. spills: states may go to
- * disk, which needs a buffer of the largest.
+/* How limit is granted: what every pattern needs first, batch by batch, the rest to states. disk: where states may go,
+ * which needs a buffer of the largest; NULL: nowhere.
  * mine (batches): only those are planned for; NULL: all. tokens (documents): T of each. allowed, image (batches):
  * whether a batch keeps keys and reference, and the bytes of one of its states, 0 for none. scratch holds documents of
  * the largest batch. */
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const bool *mine,
                      const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
-                     bool spills, struct dsa_pass_document *scratch, bool *allowed, size_t *image);
+                     const struct dsa_states_disk *disk, struct dsa_pass_document *scratch, bool *allowed,
+                     size_t *image);
 
 /* What a run asks of the device. */
 struct dsa_plan_demand {

@@ -57,7 +57,7 @@ DSA_CHECKED enum dsa_status dsa_spill_read(struct dsa_spill *spill, const struct
                                            struct dsa_error *err);
 void dsa_spill_drop(struct dsa_spill *spill, const struct dsa_spilled *spilled);
 const struct dsa_spill_usage *dsa_spill_usage(const struct dsa_spill *spill);
-/* Bytes of memory that it takes for itself, but for 4 for each block of the file; pure. */
-size_t dsa_spill_memory(bool zstd);
+/* Bytes of memory that it takes for itself with images of so many bytes, but for 4 for each block of the file; pure. */
+size_t dsa_spill_memory(bool zstd, size_t image);
 
 #endif

@@ -391,7 +391,7 @@ static enum dsa_status plan_memory(struct model_evaluator *me, const struct dsa_
 		tokens[d] = dsa_spool_document(me->spool, d)->tokens;
 	if (!me->naive)
 		dsa_plan_memory(&plan, &me->shape, options->mine, tokens, config, me->be->act, options->host_memory,
-		                spills, me->documents, allowed, image);
+		                spills ? &disk : NULL, me->documents, allowed, image);
 	for (int b = 0; b < me->shape.batches; b++) {
 		me->kept[b].allowed = allowed[b];
 		heldout[b] = me->shape.batch[b].split == DSA_HELDOUT;

@@ -184,7 +184,8 @@ static void documents_of(const struct dsa_evaluator_batch *batch, const int *tok
 
 void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_shape *shape, const bool *mine,
                      const int *tokens, const struct dsa_model_config *config, enum dsa_dtype act, size_t limit,
-                     bool spills, struct dsa_pass_document *scratch, bool *allowed, size_t *image)
+                     const struct dsa_states_disk *disk, struct dsa_pass_document *scratch, bool *allowed,
+                     size_t *image)
 {
 	*plan = (struct dsa_plan_memory){.pool = limit};
 	/* Where states go to disk, batches beyond the first leave them the buffer that this takes. */
@@ -192,8 +193,9 @@ void dsa_plan_memory(struct dsa_plan_memory *plan, const struct dsa_evaluator_sh
 	for (int b = 0; b < shape->batches; b++) {
 		documents_of(&shape->batch[b], tokens, scratch);
 		image[b] = !mine || mine[b] ? dsa_state_bytes(config, scratch, shape->batch[b].count) : 0;
-		buffer = spills && image[b] > buffer ? image[b] : buffer;
+		buffer = image[b] > buffer ? image[b] : buffer;
 	}
+	buffer = disk ? dsa_states_buffer(buffer, disk->zstd) : 0;
 	for (int b = 0; b < shape->batches; b++) {
 		const struct dsa_evaluator_batch *batch = &shape->batch[b];
 		const size_t state = image[b], reserved = plan->kept ? buffer : 0;

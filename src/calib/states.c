@@ -19,13 +19,13 @@ struct entry {
 struct dsa_states {
 	struct dsa_backend *be;
 	int layers, batches;
-	size_t *image_bytes;     /* (batches) */
-	bool *heldout;           /* (batches) */
-	size_t base_images;      /* Σ image_bytes: a state in front of one layer, of every batch */
-	size_t candidate_images; /* … of every batch that is not held out */
-	struct entry **entries;  /* (batches) */
-	size_t largest;          /* of image_bytes */
-	size_t limit, held;      /* memory of images; the buffer is apart */
+	size_t *image_bytes;      /* (batches) */
+	bool *heldout;            /* (batches) */
+	size_t base_images;       /* Σ image_bytes: a state in front of one layer, of every batch */
+	size_t candidate_images;  /* … of every batch that is not held out */
+	struct entry **entries;   /* (batches) */
+	size_t largest, smallest; /* of image_bytes that are not 0; 0: there are none */
+	size_t limit, held;       /* memory of images; the buffer is apart */
 	size_t most_held;
 	struct dsa_spill *spill; /* NULL: no disk */
 	uint64_t disk_limit;
@@ -72,22 +72,18 @@ static void drop(struct dsa_states *states, int batch, struct entry **link)
 
 size_t dsa_states_buffer(size_t image, bool zstd)
 {
-	return image + dsa_spill_memory(zstd);
+	return image + dsa_spill_memory(zstd, image);
 }
 
 /* The disk takes its buffer from the memory; where that has no room for one there is no disk. */
 static enum dsa_status open_disk(struct dsa_states *states, const struct dsa_states_disk *disk, struct dsa_error *err)
 {
-	size_t smallest = states->largest;
-	for (int b = 0; b < states->batches; b++)
-		if (states->image_bytes[b] && states->image_bytes[b] < smallest)
-			smallest = states->image_bytes[b];
 	const size_t buffer = dsa_states_buffer(states->largest, disk->zstd);
-	if (!disk->limit || !smallest || buffer > states->limit)
+	if (!disk->limit || !states->smallest || buffer > states->limit)
 		return DSA_OK;
 	const struct dsa_spill_options options = {.directory = disk->directory ? disk->directory : "",
 	                                          .limit = disk->limit,
-	                                          .image = smallest,
+	                                          .image = states->smallest,
 	                                          .zstd = disk->zstd};
 	enum dsa_status status = dsa_spill_open(&states->spill, &options, err);
 	if (status)
@@ -132,6 +128,8 @@ enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be,
 		states->base_images += image_bytes[b];
 		states->candidate_images += states->heldout[b] ? 0 : image_bytes[b];
 		states->largest = image_bytes[b] > states->largest ? image_bytes[b] : states->largest;
+		if (image_bytes[b] && (!states->smallest || image_bytes[b] < states->smallest))
+			states->smallest = image_bytes[b];
 	}
 	enum dsa_status status = disk ? open_disk(states, disk, err) : DSA_OK;
 	if (status) {
@@ -291,9 +289,11 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, c
 		states->started[m] = states->started[m] || is_start(states, m);
 	for (int b = 0; b < states->batches; b++) {
 		struct entry **link = &states->entries[b];
+		/* Of a batch held out the next to be asked starts on the base's path. */
+		const int most = states->heldout[b] ? 0 : 1;
 		while (*link) {
 			(*link)->winner = false; /* it is the base now, or was not committed after all */
-			if (changed(states, (*link)->prefix, (*link)->layer) > 1)
+			if (changed(states, (*link)->prefix, (*link)->layer) > most)
 				drop(states, b, link);
 			else
 				link = &(*link)->next;
@@ -304,13 +304,13 @@ enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, c
 }
 
 /* States of a batch at most. In front of a layer are the base's and those with one letter before it changed; of a batch
- * held out the base's, that of the base before it and the winner's. */
+ * held out the base's and the winner's, which are one up to its flip. */
 static uint64_t most_states(const struct dsa_states *states, int batch)
 {
 	uint64_t starts = 0;
 	for (int m = 1; m < states->layers; m++)
 		starts += states->started[m];
-	const uint64_t all = starts * (starts + 1) / 2, paths = 3 * starts;
+	const uint64_t all = starts * (starts + 1) / 2, paths = starts ? 2 * starts - 1 : 0;
 	return states->heldout[batch] && paths < all ? paths : all;
 }
 
@@ -328,8 +328,9 @@ struct dsa_states_plan dsa_states_plan(const struct dsa_states *states)
 		fit = !count || states->image_bytes[b] <= left / count;
 		plan.memory += fit ? (size_t)count * states->image_bytes[b] : 0;
 	}
+	/* Whole states fill it. */
 	if (!fit)
-		plan.memory = states->limit + states->buffer_bytes;
+		plan.memory = states->limit - states->limit % states->smallest + states->buffer_bytes;
 	if (fit || !states->spill || states->spill_lost)
 		return plan;
 	for (int b = 0; b < states->batches; b++)

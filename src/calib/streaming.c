@@ -4,150 +4,286 @@
 #include <math.h>
 
 #include "dsa/bench.h"
+#include "dsa/expectation.h"
 #include "dsa/forward.h"
 #include "dsa/plan.h"
+#include "dsa/spool.h"
 
-/* Of the device's memory, for activations, keys, the operators' scratch and final hidden states. */
-static const double reserved = 0.25;
-/* The head's products, at the rate that dsa_bench_floor() has for products. */
-static const double product_rate = 750e12;
-enum { BF16_BYTES = 2 };
+/* Of the CUDA backend: rows of a tile, and the operators' scratch, 1.5 GiB at the published widths.
+ */
+enum { TILE = 8192 };
+static const size_t scratch = (size_t)3 << 29;
 
 struct pricing {
 	const struct dsa_model_config *config;
-	const struct dsa_footprint *footprint;
+	const struct dsa_sizes *sizes;
 	const struct dsa_streaming_machine *machine;
+	const struct dsa_streaming_rates *rates;
 	const struct dsa_streaming_plan *plan;
-	double context, scored; /* positions of a document: all; those >= K */
-	double stream;          /* bytes of a candidate's state of a document */
+	int context, together;
+	double share;   /* of the documents, the most that one GPU has */
+	double batches; /* of these */
+	double state;   /* bytes of a document's */
+	double on_host; /* share of the kept states that lie there */
 };
 
-static double stored_bytes(const struct pricing *p, int layer)
+void dsa_streaming_measured(struct dsa_streaming_rates *rates, const struct dsa_model_config *config, int context)
 {
-	const struct dsa_footprint_part *part =
-	    &p->footprint->part[p->config->moe[layer] ? DSA_FOOTPRINT_MOE : DSA_FOOTPRINT_DENSE];
-	return (double)part->stored / part->layers;
+	*rates = (struct dsa_streaming_rates){.dense_full = dsa_bench_measured(config, context, true, false),
+	                                      .dense_shared = dsa_bench_measured(config, context, false, false),
+	                                      .moe_full = dsa_bench_measured(config, context, true, true),
+	                                      .moe_shared = dsa_bench_measured(config, context, false, true),
+	                                      .head = dsa_bench_measured_head(config)};
 }
 
-/* Over the positions of one document: all, or those >= K, which is what all take less what the first K would alone. */
-static double over_document(double (*per_token)(const struct dsa_model_config *, int, bool, bool),
-                            const struct pricing *p, int layer, bool suffix)
+static double layer_seconds(const struct pricing *p, int layer, bool full)
+{
+	const struct dsa_streaming_rates *r = p->rates;
+	if (p->config->moe[layer])
+		return full ? r->moe_full : r->moe_shared;
+	return full ? r->dense_full : r->dense_shared;
+}
+
+static double layer_flops(const struct pricing *p, int layer, bool full)
+{
+	return dsa_bench_flops(p->config, p->context, full, p->config->moe[layer]);
+}
+
+static bool is_candidate(const struct dsa_model_config *c, int layer)
+{
+	return layer > 0 && c->native[layer] == 'F';
+}
+
+/* The mean over the layers that questions run, each as often as it is run: behind `depth` candidates once for each
+ * (first step), or for each pair of them (all steps). An indexer scores more keys of positions ≥ K than of the mean
+ * one.
+ */
+static double mean_of(const struct pricing *p, double (*per_token)(const struct pricing *, int, bool), bool full,
+                      bool pairs)
 {
 	const struct dsa_model_config *c = p->config;
-	const bool full = c->native[layer] == 'F', moe = c->moe[layer];
-	const double all = p->context * per_token(c, (int)p->context, full, moe);
-	return suffix ? all - c->topk * per_token(c, c->topk, full, moe) : all;
+	const double more = 1 + (double)c->topk / p->context;
+	double sum = 0, weights = 0, depth = 0;
+	for (int l = 1; l < c->layers; l++) {
+		depth += is_candidate(c, l);
+		const double weight = pairs ? depth * depth : depth, shared = per_token(p, l, false);
+		const bool scores = full && c->native[l] == 'F';
+		sum += weight * (shared + (scores ? more * (per_token(p, l, true) - shared) : 0));
+		weights += weight;
+	}
+	return weights > 0 ? sum / weights : 0;
 }
 
-/* One pass over the layers from `start` on: `paths` (L) says how many streams a layer carries. heads: products with the
- * vocabulary per scored position. */
-static void add_pass(const struct pricing *p, struct dsa_streaming_cost *cost, int start, const int *paths, int visit,
-                     double heads, bool suffix)
+/* Bytes that cross the bus, or leave the disk, for one visit of the layers from `first` on. */
+static double moved_from(const struct pricing *p, int first, enum dsa_place fastest)
+{
+	double bytes = 0;
+	for (int l = first; l < p->config->layers; l++)
+		bytes += p->plan->residency.place[l] >= fastest ? (double)p->sizes->layer[l].image : 0;
+	return bytes;
+}
+
+/* Visits of a step with the first `count` candidates a_0 < a_1 < … left: a wave goes from its first flip to the end, or
+ * from the kept state before it; where fewer are kept, they lie farther from the flip. */
+static double visits_of_step(const struct pricing *p, const int *a, int count, enum dsa_place fastest)
+{
+	double bytes = 0;
+	for (int begin = 0; begin < count; begin += p->plan->wave)
+		bytes += moved_from(p, (int)(a[begin] * p->plan->base_kept), fastest);
+	return bytes;
+}
+
+static void finish(const struct pricing *p, struct dsa_streaming_cost *cost)
 {
 	const struct dsa_streaming_machine *m = p->machine;
+	cost->link_seconds = cost->link_bytes / m->gpus / m->link_rate;
+	cost->disk_seconds = cost->disk_bytes / m->disk_rate;
+	cost->seconds = fmax(cost->compute_seconds, fmax(cost->link_seconds, cost->disk_seconds));
+	cost->bound = cost->seconds == cost->compute_seconds ? DSA_STREAMING_COMPUTE
+	              : cost->seconds == cost->link_seconds  ? DSA_STREAMING_LINK
+	                                                     : DSA_STREAMING_READS;
+}
+
+static void price_base(const struct pricing *p, struct dsa_streaming_cost *cost)
+{
+	const struct dsa_model_config *c = p->config;
+	const double documents = p->plan->documents, scored = p->context - c->topk, products = 2;
+	double seconds = 0, flops = 0;
+	for (int l = 0; l < c->layers; l++) {
+		seconds += layer_seconds(p, l, c->native[l] == 'F');
+		flops += layer_flops(p, l, c->native[l] == 'F');
+	}
+	*cost = (struct dsa_streaming_cost){
+	    .token_layers = documents * p->context * c->layers,
+	    .flops = documents * (p->context * flops + products * scored * 2.0 * c->vocab * c->hidden),
+	    .compute_seconds = p->share * (p->context * seconds + products * scored * p->rates->head),
+	    .link_bytes = p->machine->gpus * p->batches * (double)p->plan->residency.link,
+	    .disk_bytes = p->machine->gpus * p->batches * (double)p->plan->residency.disk};
+	finish(p, cost);
+}
+
+static void price_steps(const struct pricing *p, struct dsa_streaming_cost *cost, const int *a, int steps)
+{
+	const struct dsa_model_config *c = p->config;
 	const struct dsa_streaming_plan *plan = p->plan;
-	const int L = p->config->layers;
-	const double share = ceil((double)plan->documents / m->gpus), groups = ceil(share / visit);
-	double flops = 0, seconds = 0, weights = 0;
-	for (int l = start; l < L; l++) {
-		flops += paths[l] * over_document(dsa_bench_flops, p, l, suffix);
-		seconds += paths[l] * over_document(dsa_bench_floor, p, l, suffix);
-		weights += stored_bytes(p, l);
+	const int n = plan->candidates, suffix = p->context - c->topk;
+	/* One document stands for all. */
+	const int document = 0;
+	const struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION,
+	                                          .documents = &document,
+	                                          .count = 1,
+	                                          .tokens = p->context,
+	                                          .scored = suffix,
+	                                          .suffix = suffix};
+	const struct dsa_evaluator_shape shape = {.layers = c->layers,
+	                                          .topk = c->topk,
+	                                          .corpora = 1,
+	                                          .documents = 1,
+	                                          .batches = 1,
+	                                          .batch = &batch,
+	                                          .reference = c->native};
+	const struct dsa_course course = {.steps = steps,
+	                                  .raced = 1,
+	                                  .base_kept = plan->base_kept,
+	                                  .flips_kept = plan->flips_kept,
+	                                  .wave = plan->wave};
+	struct dsa_expectation e;
+	dsa_expect_calibrate(&e, &shape, NULL, &course);
+	const bool pairs = steps > 1;
+	const double own = e.suffix - e.suffix_shared, shared = e.suffix_shared;
+	double products = 0, link = 0, disk = 0;
+	for (int left = n; left > n - steps; left--) {
+		const int references = (left + p->together - 1) / p->together; /* one for those that wait together */
+		products += left + references;
+		link += visits_of_step(p, a, left, DSA_PLACE_HOST);
+		disk += visits_of_step(p, a, left, DSA_PLACE_DISK);
 	}
-	const double head = heads * p->scored * 2 * (double)p->config->vocab * p->config->hidden;
-	flops += head;
-	seconds += head / product_rate;
-	const double moved = plan->place == DSA_STREAMING_DEVICE ? 0 : weights * groups;
-	const double states = start > 0 ? share * p->stream : 0;
-	struct dsa_streaming_cost pass = {.flops = plan->documents * flops,
-	                                  .link_bytes = m->gpus * moved + plan->documents * (start > 0 ? p->stream : 0),
-	                                  .disk_bytes = moved * (1 - plan->pinned),
-	                                  .compute_seconds = share * seconds,
-	                                  .link_seconds = (moved + states) / m->link_rate};
-	pass.disk_seconds = pass.disk_bytes / m->disk_rate;
-	cost->flops += pass.flops;
-	cost->link_bytes += pass.link_bytes;
-	cost->disk_bytes += pass.disk_bytes;
-	cost->compute_seconds += pass.compute_seconds;
-	cost->link_seconds += pass.link_seconds;
-	cost->disk_seconds += pass.disk_seconds;
-	cost->seconds += fmax(pass.compute_seconds, fmax(pass.link_seconds, pass.disk_seconds));
-	cost->bound = cost->compute_seconds >= cost->link_seconds && cost->compute_seconds >= cost->disk_seconds
-	                  ? DSA_STREAMING_COMPUTE
-	              : cost->link_seconds >= cost->disk_seconds ? DSA_STREAMING_LINK
-	                                                         : DSA_STREAMING_READS;
+	const double states = e.suffix / suffix * p->state * plan->flips_kept * p->on_host;
+	const double flops =
+	    own * mean_of(p, layer_flops, true, pairs) + shared * mean_of(p, layer_flops, false, pairs);
+	const double seconds =
+	    own * mean_of(p, layer_seconds, true, pairs) + shared * mean_of(p, layer_seconds, false, pairs);
+	*cost = (struct dsa_streaming_cost){
+	    .token_layers = plan->documents * e.suffix,
+	    .flops = plan->documents * (flops + products * suffix * 2.0 * c->vocab * c->hidden),
+	    .compute_seconds = p->share * (seconds + products * suffix * p->rates->head),
+	    .link_bytes = p->machine->gpus * (p->batches * link + p->share * states),
+	    .disk_bytes = p->machine->gpus * p->batches * disk};
+	finish(p, cost);
 }
 
-/* A step with the first `count` of the candidate layers a left. */
-static void add_step(const struct pricing *p, struct dsa_streaming_cost *cost, const int *a, int count)
+static void add(const struct pricing *p, struct dsa_streaming_cost *to, const struct dsa_streaming_cost *cost)
 {
-	int paths[DSA_MAX_LAYERS];
-	for (int begin = 0; begin < count; begin += p->plan->wave) {
-		const int end = begin + p->plan->wave < count ? begin + p->plan->wave : count;
-		for (int l = a[begin]; l < p->config->layers; l++) {
-			paths[l] = l < a[end - 1]; /* the base's path, up to the last that leaves it */
-			for (int i = begin; i < end; i++)
-				paths[l] += l >= a[i];
-		}
-		add_pass(p, cost, a[begin], paths, p->plan->visit, 1 + end - begin, true);
-	}
+	to->token_layers += cost->token_layers;
+	to->flops += cost->flops;
+	to->link_bytes += cost->link_bytes;
+	to->disk_bytes += cost->disk_bytes;
+	to->compute_seconds += cost->compute_seconds;
+	finish(p, to);
 }
 
-/* Streams of a document that the device holds beside two layers and what is outside the layers. */
-static int streams_that_fit(const struct dsa_footprint *footprint, const struct dsa_streaming_machine *m, double stream,
-                            bool whole)
+static size_t scratch_bytes(const struct dsa_backend *be, const struct dsa_backend_limits *limits)
 {
-	double fixed = (double)footprint->device;
-	if (!whole) {
-		const double dense = (double)footprint->part[DSA_FOOTPRINT_DENSE].largest,
-			     moe = (double)footprint->part[DSA_FOOTPRINT_MOE].largest;
-		fixed = (double)footprint->part[DSA_FOOTPRINT_OUTSIDE].device + 2 * fmax(dense, moe);
-	}
-	const double fit = floor(((1 - reserved) * m->gpu_memory - fixed) / stream);
-	return fit < 1 ? 0 : fit > 1e6 ? 1000000 : (int)fit;
+	(void)be;
+	(void)limits;
+	return scratch;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* Places and waves as session_memory.c plans them. *device: what a run takes of a GPU. */
+static bool plan_places(struct dsa_streaming_plan *plan, const struct dsa_model_config *c,
+                        const struct dsa_sizes *sizes, enum dsa_place best, const struct dsa_streaming_machine *m,
+                        int context, uint64_t *device)
+{
+	const struct dsa_ops ops = {.scratch_bytes = scratch_bytes};
+	const struct dsa_backend gpu = {.ops = &ops, .act = DSA_BF16, .weight = DSA_BF16, .tile = TILE};
+	const struct dsa_plan_demand demand = {.overlap = dsa_plan_overlap_limit(m->gpu_memory),
+	                                       .context = context,
+	                                       .tokens = (int64_t)plan->visit * context,
+	                                       .scored = (int64_t)plan->visit * (context - c->topk),
+	                                       .wave = 1,
+	                                       .patterns = plan->candidates};
+	struct dsa_plan_device passes;
+	struct dsa_residency *residency = &plan->residency;
+	dsa_plan_device(&passes, c, &gpu, &demand);
+	const uint64_t room = less(m->gpu_memory, passes.total), host = m->host_memory / 4 * 3;
+	if (passes.total > m->gpu_memory || !dsa_residency_plan(residency, sizes, best, room, host))
+		return false;
+	const uint64_t left = residency->link ? 2 * less(room, residency->least_device) : less(room, residency->device);
+	const int wave = dsa_plan_wave(passes.streams, left), most = plan->candidates > 1 ? plan->candidates : 1;
+	plan->wave = wave < most ? wave : most;
+	const uint64_t streams = passes.streams * (uint64_t)(plan->wave - 1);
+	*device = passes.total + residency->device + streams;
+	if (!residency->link)
+		return true;
+	const bool fits = dsa_residency_plan(residency, sizes, best, less(room, streams), host);
+	*device = passes.total + residency->device + streams;
+	return fits;
+}
+
+/* What --host-memory leaves goes to what every pattern needs, then to the base's path, then to candidates. Returns the
+ * share of it that lies on the host. */
+static double plan_states(struct dsa_streaming_plan *plan, const struct pricing *p, uint64_t device)
+{
+	const struct dsa_model_config *c = p->config;
+	const struct dsa_pass_document document = {.tokens = p->context};
+	const double fixed = (double)dsa_prefix_bytes(c, DSA_BF16, &document, 1) +
+	                     (double)(p->context - c->topk) * c->hidden * (double)dsa_dtype_bytes(DSA_BF16);
+	const double n = plan->candidates, base = p->share * p->state * n, flips = base * (n - 1) / 2;
+	const double room = (double)less(p->machine->gpu_memory, device);
+	double pool = (double)less(p->machine->host_memory, plan->residency.host) - p->share * fixed;
+	pool = fmax(pool, 0);
+	plan->base_kept = base > pool ? pool / base : 1;
+	const double rest = fmax(pool - base * plan->base_kept, 0);
+	plan->flips_kept = flips > rest ? rest / flips : 1;
+	const double kept = p->share * fixed + base * plan->base_kept + flips * plan->flips_kept;
+	return kept > room ? 1 - room / kept : 0;
 }
 
 void dsa_streaming_plan(struct dsa_streaming_plan *plan, const struct dsa_model_config *c,
-                        const struct dsa_footprint *footprint, const struct dsa_streaming_machine *m, int64_t tokens,
-                        int context)
+                        const struct dsa_sizes *sizes, enum dsa_place best, const struct dsa_streaming_machine *m,
+                        const struct dsa_streaming_rates *rates, int64_t tokens, int context, int64_t batch_tokens)
 {
-	int a[DSA_MAX_LAYERS], once[DSA_MAX_LAYERS];
+	int a[DSA_MAX_LAYERS];
+	uint64_t device;
 	assert(context > c->topk && tokens >= context && m->gpus > 0);
-	const double stream =
-	    (double)dsa_forward_stream_bytes(c, context) + (double)(context - c->topk) * c->hidden * BF16_BYTES;
-	const double layers =
-	    (double)footprint->part[DSA_FOOTPRINT_DENSE].stored + (double)footprint->part[DSA_FOOTPRINT_MOE].stored;
 	const int64_t documents = tokens / context;
-	*plan =
-	    (struct dsa_streaming_plan){.documents = documents < 1000000000 ? (int)documents : 1000000000, .pinned = 1};
-	for (int l = 0; l < c->layers; l++) {
-		once[l] = 1;
-		if (l && c->native[l] == 'F')
+	const int64_t batch = batch_tokens > context ? batch_tokens / context : 1;
+	*plan = (struct dsa_streaming_plan){.documents = documents < 1000000000 ? (int)documents : 1000000000};
+	plan->visit = batch < plan->documents ? (int)batch : plan->documents;
+	for (int l = 0; l < c->layers; l++)
+		if (is_candidate(c, l))
 			a[plan->candidates++] = l;
-	}
-	int streams = streams_that_fit(footprint, m, stream, true);
-	if (!streams) {
-		streams = streams_that_fit(footprint, m, stream, false);
-		plan->place = layers <= m->host_memory ? DSA_STREAMING_HOST : DSA_STREAMING_DISK;
-		plan->pinned = fmin(1, m->host_memory / layers);
-	}
-	plan->fits = streams > 0;
+	plan->fits = plan_places(plan, c, sizes, best, m, context, &device);
 	if (!plan->fits)
 		return;
-	const int share = (int)ceil((double)plan->documents / m->gpus);
-	plan->wave = streams < DSA_TOGETHER ? streams : DSA_TOGETHER;
-	plan->wave = plan->wave < plan->candidates ? plan->wave : plan->candidates ? plan->candidates : 1;
-	plan->visit = streams / plan->wave < share ? streams / plan->wave : share;
-	const struct pricing pricing = {.config = c,
-	                                .footprint = footprint,
-	                                .machine = m,
-	                                .plan = plan,
-	                                .scored = context - c->topk,
-	                                .context = context,
-	                                .stream = stream};
-	add_pass(&pricing, &plan->base, 0, once, streams < share ? streams : share, 1, false);
-	add_step(&pricing, &plan->first, a, plan->candidates);
+	const struct dsa_residency *residency = &plan->residency;
+	for (int place = 0; place < DSA_PLACES; place++)
+		plan->slowest = residency->layers[place] ? (enum dsa_place)place : plan->slowest;
+	plan->pinned = residency->link ? 1 - (double)residency->disk / (double)residency->link : 1;
+	const struct dsa_pass_document document = {.tokens = context};
+	const size_t hidden = (size_t)plan->visit * (size_t)(context - c->topk) * (size_t)c->hidden;
+	struct pricing p = {.config = c,
+	                    .sizes = sizes,
+	                    .machine = m,
+	                    .rates = rates,
+	                    .plan = plan,
+	                    .context = context,
+	                    .together = dsa_plan_together(hidden * dsa_dtype_bytes(DSA_BF16), plan->candidates),
+	                    .share = ceil((double)plan->documents / m->gpus),
+	                    .state = (double)dsa_state_bytes(c, &document, 1)};
+	p.batches = ceil(p.share / plan->visit);
+	p.on_host = plan_states(plan, &p, device);
+	price_base(&p, &plan->base);
+	if (plan->candidates)
+		price_steps(&p, &plan->first, a, 1);
 	plan->whole = plan->base;
-	for (int count = plan->candidates; count > 0; count--)
-		add_step(&pricing, &plan->whole, a, count);
+	struct dsa_streaming_cost steps = {0};
+	if (plan->candidates)
+		price_steps(&p, &steps, a, plan->candidates);
+	add(&p, &plan->whole, &steps);
 }

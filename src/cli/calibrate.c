@@ -63,7 +63,7 @@ static enum dsa_status search_options(struct dsa_session *session, struct dsa_ca
 static enum dsa_status check_costs(struct dsa_session *session, struct dsa_error *err)
 {
 	struct dsa_results shape = {0};
-	dsa_session_dimensions(session, &shape);
+	dsa_results_dimensions(&shape, &session->config);
 	return dsa_cli_costs(&session->options->bench, &shape, &session->arena, err);
 }
 

@@ -128,9 +128,10 @@ static enum dsa_status plan_memory(struct dry_run *dry, struct dsa_error *err)
 	dry->passing = (size_t)session->passing;
 	dry->limit = session->host_memory;
 	dry->spill = dsa_spill_limit(session->options, dsa_session_on_gpu(session), dry->limit);
+	const struct dsa_states_disk disk = {.limit = dry->spill, .zstd = session->options->spill_zstd};
 	if (strcmp(session->options->search, "naive") != 0)
 		dsa_plan_memory(&dry->memory, shape, NULL, tokens, &session->config, session->backend->act, dry->limit,
-		                dry->spill > 0, scratch, allowed, image);
+		                dry->spill ? &disk : NULL, scratch, allowed, image);
 	size_t largest = 0;
 	for (int b = 0; b < shape->batches; b++) {
 		dry->batches_kept += allowed[b];
@@ -186,7 +187,8 @@ static enum dsa_status take_pattern(void *context, int index, const struct dsa_d
 	                                   .pattern = dry->shape->reference,
 	                                   .layers = (size_t)dry->shape->layers};
 	(void)index;
-	dry->probe.executed = executed;
+	dry->probe.executed += executed;
+	dry->probe.buffer.used = 0;
 	enum dsa_status status = dsa_record_write_pattern(&dry->probe.buffer, &key, stats, count, err);
 	if (!status)
 		dry->probe.record_bytes = (double)dry->probe.buffer.used / count;
@@ -205,13 +207,15 @@ static enum dsa_status take_overlap(void *context, const struct dsa_doc_overlap 
 }
 
 /* Seconds of one question on the probe's batch; what it ran is in probe.executed. */
-static enum dsa_status ask(struct dry_run *dry, const char *pattern, double *seconds, struct dsa_error *err)
+static enum dsa_status ask(struct dry_run *dry, const char *const *patterns, int count, double *seconds,
+                           struct dsa_error *err)
 {
 	struct dsa_evaluator *evaluator = dry->session->evaluator;
 	const struct dsa_ask question = {
-	    .base = dry->shape->reference, .patterns = &pattern, .count = 1, .batch = dry->probe.batch};
+	    .base = dry->shape->reference, .patterns = patterns, .count = count, .batch = dry->probe.batch};
 	const struct dsa_sink sink = {.pattern = take_pattern, .context = dry};
 	double begun = dsa_clock_seconds();
+	dry->probe.executed = 0;
 	enum dsa_status status = evaluator->evaluate(evaluator, &question, &sink, err);
 	*seconds = dsa_clock_seconds() - begun;
 	return status;
@@ -246,43 +250,64 @@ static double middle(const struct sample *sample)
 	return sample->count ? sample->value[(sample->count - 1) / 2] : 0;
 }
 
-/* Seconds per token-layer of a pattern, its products with the vocabulary taken off. */
-static enum dsa_status add_rate(struct dry_run *dry, struct sample *sample, const char *pattern, double head_seconds,
+/* Seconds per token-layer of patterns of one question, their products with the vocabulary taken off. */
+static enum dsa_status add_rate(struct dry_run *dry, struct sample *sample, const char *const *patterns, int count,
                                 struct dsa_error *err)
 {
+	const struct probe *probe = &dry->probe;
+	const int products = count + (count + DSA_TOGETHER - 1) / DSA_TOGETHER;
+	const double head = products * probe->rates.head * (double)dry->shape->batch[probe->batch].scored;
 	double seconds;
-	enum dsa_status status = ask(dry, pattern, &seconds, err);
-	if (!status && dry->probe.executed)
-		add_sample(sample, fmax(seconds - head_seconds, 0) / (double)dry->probe.executed);
+	enum dsa_status status = ask(dry, patterns, count, &seconds, err);
+	if (!status && probe->executed)
+		add_sample(sample, fmax(seconds - head, 0) / (double)probe->executed);
 	return status;
 }
 
-/* The reference with candidate layers shared: one of them, in turn, as each keeps states behind it; then all. */
-static enum dsa_status rates_of_candidates(struct dry_run *dry, double head_seconds, struct dsa_error *err)
+/* A step asks for all its candidates at once, and what a question takes apart from its patterns is theirs together, as
+ * is a layer that comes in: so the probe asks for as many as SAMPLES questions leave each, and a second allows. */
+static int candidates_of_question(const struct dry_run *dry)
+{
+	const double each =
+	    dry->probe.rates.whole * (double)dry->shape->batch[dry->probe.batch].suffix * dry->shape->layers / 2;
+	const int share = (dry->plan.candidates + SAMPLES - 1) / SAMPLES, wave = dry->session->wave;
+	const int most = share < wave ? share : wave;
+	const double fit = each > 0 ? enough_seconds / each : most;
+	return fit < 1 ? 1 : fit < most ? (int)fit : most > 0 ? most : 1;
+}
+
+/* The reference with candidate layers shared: each alone, as many as make a question, in turn, as each keeps states
+ * behind it; then all. */
+static enum dsa_status rates_of_candidates(struct dry_run *dry, struct dsa_error *err)
 {
 	struct dsa_plan_rates *rates = &dry->probe.rates;
-	const int layers = dry->shape->layers;
-	const char *reference = dry->shape->reference;
+	const int layers = dry->shape->layers, count = candidates_of_question(dry);
+	const char *reference = dry->shape->reference, *asked[DSA_TOGETHER];
 	struct sample full = {.begun = dsa_clock_seconds()}, shared = {0};
 	enum dsa_status status = DSA_OK;
-	int flipped = 0;
-	char *pattern = dsa_arena_text(&dry->session->arena, reference, (size_t)layers, err);
+	int flipped = 0, waiting = 0;
 	char *all = dsa_arena_text(&dry->session->arena, reference, (size_t)layers, err);
-	if (!pattern || !all)
+	if (!all)
 		return DSA_E_MEMORY;
 	for (int l = 1; l < layers && !status; l++) {
 		if (!dsa_plan_is_candidate(dry->shape, dry->locked, l))
 			continue;
+		char *pattern = dsa_arena_text(&dry->session->arena, reference, (size_t)layers, err);
+		if (!pattern)
+			return DSA_E_MEMORY;
 		pattern[l] = all[l] = 'S';
+		asked[waiting++] = pattern;
+		if (++flipped < dry->plan.candidates && waiting < count)
+			continue;
 		if (wants_more(&full))
-			status = add_rate(dry, &full, pattern, head_seconds, err);
-		pattern[l] = reference[l];
-		flipped++;
+			status = add_rate(dry, &full, asked, waiting, err);
+		waiting = 0;
 	}
 	shared.begun = dsa_clock_seconds();
+	asked[0] = all;
 	while (!status && flipped > 1 && wants_more(&shared)) {
 		const int before = shared.count;
-		status = add_rate(dry, &shared, all, head_seconds, err);
+		status = add_rate(dry, &shared, asked, 1, err);
 		if (shared.count == before)
 			break; /* nothing was run */
 	}
@@ -311,12 +336,12 @@ static enum dsa_status run_probe(struct dry_run *dry, struct dsa_error *err)
 		struct sample head = {.begun = dsa_clock_seconds()};
 		while (!status && wants_more(&head)) {
 			double seconds = 0;
-			status = ask(dry, dry->shape->reference, &seconds, err);
+			status = ask(dry, &dry->shape->reference, 1, &seconds, err);
 			add_sample(&head, fmax(seconds - (double)probe->executed * probe->rates.whole, 0));
 		}
 		probe->rates.head = middle(&head) / (2 * (double)batch->scored);
 		if (!status)
-			status = rates_of_candidates(dry, middle(&head), err);
+			status = rates_of_candidates(dry, err);
 	}
 	probe->seconds = dsa_clock_seconds() - begun;
 	probe->done = !status;

@@ -104,9 +104,21 @@ static void write_search(struct dsa_json_writer *json, const struct dry_run *dry
 	dsa_json_end(json);
 }
 
+/* While the model is opened nothing is kept yet. */
+static size_t host_opening(const struct dry_run *dry)
+{
+	return dry->program + dry->on_host + dry->passing;
+}
+
+static size_t host_running(const struct dry_run *dry)
+{
+	return dry->program + dry->on_host + dry->kept;
+}
+
 static size_t host_bytes(const struct dry_run *dry)
 {
-	return dry->program + dry->on_host + (dry->kept > dry->passing ? dry->kept : dry->passing);
+	const size_t opening = host_opening(dry), running = host_running(dry);
+	return opening > running ? opening : running;
 }
 
 static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry)
@@ -118,6 +130,8 @@ static void write_memory(struct dsa_json_writer *json, const struct dry_run *dry
 	dsa_json_put_uint(json, "candidates", dry->streams);
 	dsa_json_put_uint(json, "program", dry->program);
 	dsa_json_put_uint(json, "host", host_bytes(dry));
+	dsa_json_put_uint(json, "host_opening", host_opening(dry));
+	dsa_json_put_uint(json, "host_running", host_running(dry));
 	if (dsa_session_on_gpu(dry->session)) {
 		dsa_json_put_uint(json, "device", dry->device);
 		dsa_json_put_uint(json, "kept_on_device", dry->kept_on_device);

@@ -34,8 +34,8 @@ static enum dsa_status inspect(struct inspection *found, struct dsa_arena *arena
 		status =
 		    dsa_footprint_measure(&found->footprint, &found->config, checkpoint, DSA_BF16, found->gpu, err);
 	if (!status && found->options->plan)
-		status =
-		    dsa_inspect_plan(&found->plan, found->options, &found->config, &found->footprint, found->gpu, err);
+		status = dsa_inspect_plan(&found->plan, found->options, &found->config, found->directory, found->gpu,
+		                          arena, err);
 	if (!status)
 		status = dsa_model_fingerprint(found->directory, false, found->fingerprint, err);
 	if (!status) {
@@ -87,7 +87,7 @@ static void print_footprint(const struct inspection *found)
 		       (double)found->gpu / gib);
 	else
 		printf("%-14s %.1f GiB on a GPU (bfloat16): %.1f GiB more than the %.1f GiB of one, which hold %d of "
-		       "%d layers; dsacal needs them all on one device\n",
+		       "%d layers; the others lie there as stored, in host memory or on disk\n",
 		       "", (double)footprint->device / gib, (double)(footprint->device - found->gpu) / gib,
 		       (double)found->gpu / gib, footprint->first_layers, found->config.layers);
 }

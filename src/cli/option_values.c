@@ -186,6 +186,14 @@ static enum dsa_status mark_list(const char *name, const char *list, int layers,
 	return DSA_OK;
 }
 
+enum dsa_place dsa_cli_residency(const struct dsa_cli_options *options)
+{
+	enum dsa_place place = DSA_PLACE_DEVICE;
+	while (place < DSA_PLACE_DISK && strcmp(options->residency, dsa_place_name(place)) != 0)
+		place++;
+	return place;
+}
+
 enum dsa_status dsa_cli_locked(const struct dsa_cli_options *options, int layers, bool *locked, struct dsa_error *err)
 {
 	memset(locked, 0, (size_t)layers * sizeof *locked);

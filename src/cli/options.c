@@ -73,7 +73,7 @@ const struct dsa_option_row dsa_option_table[] = {
      "tokens of documents that run together (default 4096, on a GPU 32768, less for a race of few documents); races "
      "look "
      "after each batch",
-     MEASURING, true},
+     MEASURING | ON(DSA_CMD_INSPECT), true},
     {"seed", COUNT, AT(seed), "N", "of the noise floor and the order of documents", MEASURING, true},
     {"indexer-precision", CHOICE, AT(indexer_precision), "f32|bf16|fp8",
      "of the indexer's queries and keys; fp8: rotated and quantised as serving does; f32 on a GPU is bf16 "
@@ -84,7 +84,8 @@ const struct dsa_option_row dsa_option_table[] = {
     {"threads", COUNT, AT(threads), "N", "CPU threads (default: all); changes no figure", MEASURING | ON(DSA_CMD_BENCH),
      false},
     {"host-memory", SIZE, AT(host_memory), "SIZE",
-     "memory for kept states, e.g. 4GiB (default: half of what is free; inspect: 1024GiB); changes no figure",
+     "memory for kept states, e.g. 4GiB (default: half of what is free; of each rank; inspect: 512GiB, and 64GiB on "
+     "each of 8 GPUs); changes no figure",
      MEASURING | ON(DSA_CMD_INSPECT), false},
     {"spill", SIZE, AT(spill), "SIZE",
      "disk in RUN for states beyond --host-memory; 0: none, they are run again (default: on the CPU 4 times "
@@ -97,7 +98,7 @@ const struct dsa_option_row dsa_option_table[] = {
     {"residency", CHOICE, AT(residency), "device|stored|host|disk",
      "the fastest place that layers may lie in: on the device for products (default) or as stored, in host memory, on "
      "disk; what does not fit goes on to the next; changes no figure",
-     MEASURING, false},
+     MEASURING | ON(DSA_CMD_INSPECT), false},
     {"from", TEXT, AT(from), "RUN", "judge what this run's journal holds: no model, no documents, no GPU",
      ON(DSA_CMD_VERIFY), false},
     {"quick", COUNT, AT(quick), "N",
@@ -117,12 +118,14 @@ const struct dsa_option_row dsa_option_table[] = {
      "also write the pattern into this config.json of the checkpoint; the original stays as FILE.orig",
      ON(DSA_CMD_EXPORT), false},
     {"strict", FLAG, AT(strict), NULL, "a warning is an error", ON(DSA_CMD_EXPORT), false},
-    {"bench", LIST, AT(bench), "FILE", "take the expected gain from what bench --json measured; one file per context",
-     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_REPORT), false},
+    {"bench", LIST, AT(bench), "FILE",
+     "take the expected gain (inspect --plan: layers' times) from what bench --json measured; one file per context",
+     ON(DSA_CMD_CALIBRATE) | ON(DSA_CMD_REPORT) | ON(DSA_CMD_INSPECT), false},
     {"svg", TEXT, AT(svg), "DIR", "also write each figure as a file into DIR", ON(DSA_CMD_REPORT), false},
     {"dry-run", FLAG, AT(dry_run), NULL, "print the plan and an estimate of the time; leave RUN alone", PLANNED, false},
-    {"plan", FLAG, AT(plan), NULL, "also work out, on paper, what a calibration that streams its weights would cost",
-     ON(DSA_CMD_INSPECT), false},
+    {"plan", FLAG, AT(plan), NULL,
+     "also work out, without a GPU, what a calibration would cost on one H100 and on eight", ON(DSA_CMD_INSPECT),
+     false},
     {"json", FLAG, AT(json), NULL, "results on stdout as JSON", EVERY, false},
     {"quiet", FLAG, AT(quiet), NULL, "no progress, no notes; warnings and errors only", EVERY, false},
     {"verbose", FLAG, AT(verbose), NULL, "say more", EVERY, false},

@@ -10,6 +10,7 @@
 
 #include "dsa/arena.h"
 #include "dsa/model_config.h"
+#include "dsa/residency.h"
 #include "dsa/search.h"
 #include "dsa/spool.h"
 #include "dsa/status.h"
@@ -99,6 +100,8 @@ DSA_CHECKED enum dsa_status dsa_cli_budget(const struct dsa_cli_options *options
 DSA_CHECKED enum dsa_status dsa_cli_precision(const struct dsa_cli_options *options, struct dsa_model_config *config,
                                               struct dsa_error *err);
 /* Layers that must stay F from --force-full, --pp-starts, --pp; locked (layers). */
+/* The fastest place that layers may lie in. */
+enum dsa_place dsa_cli_residency(const struct dsa_cli_options *options);
 DSA_CHECKED enum dsa_status dsa_cli_locked(const struct dsa_cli_options *options, int layers, bool *locked,
                                            struct dsa_error *err);
 

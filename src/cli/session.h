@@ -75,7 +75,7 @@ DSA_CHECKED enum dsa_status dsa_session_plan_memory(struct dsa_session *session,
 void dsa_session_forget_start(struct dsa_session *session, enum dsa_status status);
 void dsa_session_close(struct dsa_session *session);
 /* layers, index_topk and what else a layer's cost follows from. */
-void dsa_session_dimensions(const struct dsa_session *session, struct dsa_results *results);
+void dsa_results_dimensions(struct dsa_results *results, const struct dsa_model_config *config);
 /* Names, corpora, model dimensions and provenance of results; strings from results' arena or the session's. */
 DSA_CHECKED enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_results *results,
                                                  struct dsa_error *err);

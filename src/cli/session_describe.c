@@ -69,9 +69,8 @@ static enum dsa_status describe_provenance(struct dsa_session *session, struct d
 	return DSA_OK;
 }
 
-void dsa_session_dimensions(const struct dsa_session *session, struct dsa_results *results)
+void dsa_results_dimensions(struct dsa_results *results, const struct dsa_model_config *config)
 {
-	const struct dsa_model_config *config = &session->config;
 	results->layers = config->layers;
 	results->topk = config->topk;
 	results->hidden = config->hidden;
@@ -96,7 +95,7 @@ enum dsa_status dsa_session_describe(struct dsa_session *session, struct dsa_res
 {
 	const struct dsa_model_config *config = &session->config;
 	const struct dsa_cli_options *options = session->options;
-	dsa_session_dimensions(session, results);
+	dsa_results_dimensions(results, config);
 	results->reference = config->native;
 	results->search = options->search;
 	results->model_name = base_name(options->model, &session->arena, err);

@@ -64,18 +64,10 @@ static size_t less(size_t a, size_t b)
 	return a > b ? a - b : 0;
 }
 
-static enum dsa_place best_place(const struct dsa_cli_options *options)
-{
-	enum dsa_place place = DSA_PLACE_DEVICE;
-	while (place < DSA_PLACE_DISK && strcmp(options->residency, dsa_place_name(place)) != 0)
-		place++;
-	return place;
-}
-
 static bool plan_residency(struct dsa_session *session, const struct dsa_sizes *sizes, size_t device_room,
                            size_t host_room)
 {
-	const enum dsa_place best = best_place(session->options);
+	const enum dsa_place best = dsa_cli_residency(session->options);
 	if (!dsa_session_on_gpu(session))
 		return dsa_residency_plan_shared(&session->residency, sizes, best, device_room, host_room);
 	return dsa_residency_plan(&session->residency, sizes, best, device_room, host_room);

@@ -260,6 +260,35 @@ double dsa_bench_floor(const struct dsa_model_config *c, int context, bool full,
 	return seconds;
 }
 
+/* FLOP/s of the chosen experts' products. An expert has few of a tile's rows where there are many experts: 256 rows are
+ * what bench measured with 256 experts, 4096 what a run had with 16. */
+static double experts_rate(const struct dsa_model_config *c)
+{
+	const double tile = 8192, few = 256, many = 4096, slow = 380e12, fast = 500e12;
+	const double rows = tile * c->router.chosen / c->router.experts;
+	const double share = log2(rows / few) / log2(many / few);
+	return rows < few ? slow * rows / few : slow + (fast - slow) * fmin(share, 1);
+}
+
+double dsa_bench_measured(const struct dsa_model_config *c, int context, bool full, bool moe)
+{
+	const double product_rate = 690e12, small_operators = 1.05, tokens = context;
+	const double attention_rate = c->heads >= 128 ? 551e12 : 522e12;
+	const double select_rate = c->index_heads >= 64 ? 580e12 : 521e12;
+	const double experts = moe ? 6.0 * c->hidden * c->expert_inner * c->router.chosen : 0;
+	double seconds = (dense_flops(c, full, moe) - experts) / product_rate;
+	seconds += attended(tokens, 0, c->topk) / tokens * attention_flops(c) / attention_rate;
+	if (full)
+		seconds += scored(tokens, 0) / tokens * score_flops(c) / select_rate;
+	return small_operators * seconds + (moe ? experts / experts_rate(c) : 0);
+}
+
+double dsa_bench_measured_head(const struct dsa_model_config *c)
+{
+	const double rate = 490e12;
+	return 2.0 * c->vocab * c->hidden / rate;
+}
+
 double dsa_bench_flops(const struct dsa_model_config *c, int context, bool full, bool moe)
 {
 	double tokens = context;

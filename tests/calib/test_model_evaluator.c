@@ -227,6 +227,7 @@ static void states_on_disk_change_no_bit_and_save_what_memory_would(void **state
 {
 	struct fixture *f = *state;
 	static const int batch_tokens[] = {4096, 70}, memory[] = {90000, 75000};
+	static const size_t image[] = {33000, 9500}; /* about, of the largest state */
 	struct seen *naive = run_course(f, 0, true, 1, 4096);
 	for (int i = 0; i < 2; i++) {
 		struct seen *large = run_course(f, LARGE_POOL, false, 1, batch_tokens[i]);
@@ -244,7 +245,7 @@ static void states_on_disk_change_no_bit_and_save_what_memory_would(void **state
 			                                                         .log = &log};
 			/* What compresses wants memory of its own. */
 			if (kind & 2)
-				options.evaluator.host_memory += dsa_spill_memory(true);
+				options.evaluator.host_memory += dsa_spill_memory(true, image[i]);
 			struct seen *seen = run_options(f, &options);
 			assert_same_figures(naive, seen);
 			assert_int_equal(executed_in(seen), executed_in(large));

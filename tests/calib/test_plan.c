@@ -217,7 +217,7 @@ static void memory_goes_to_keys_and_references_before_states(void **state)
 	/* A key row: 4 · (6 + 2 + 4) bytes of 3 layers; a hidden row 32; a state row 4 · (8 + 4). */
 	const size_t fixed[BATCHES] = {11 * 144 + 12 * 32, 4 * 144 + 55 * 32, 8 * 144 + 30 * 32, 4 * 144 + 4 * 32};
 	const size_t all = fixed[0] + fixed[1] + fixed[2] + fixed[3];
-	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, 100000, false, scratch, allowed, image);
+	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, 100000, NULL, scratch, allowed, image);
 	assert_int_equal(plan.kept, all);
 	assert_int_equal(plan.pool, 100000 - all);
 	assert_int_equal(plan.state, 48 * (14 + 56 + 37 + 5));
@@ -225,13 +225,22 @@ static void memory_goes_to_keys_and_references_before_states(void **state)
 	assert_int_equal(image[3], 48 * 5);
 	assert_true(allowed[3]);
 	/* One byte short for the second batch: the third still fits. */
-	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, fixed[0] + fixed[1] - 1, false, scratch, allowed,
+	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, fixed[0] + fixed[1] - 1, NULL, scratch, allowed,
 	                image);
 	assert_true(allowed[0] && !allowed[1] && allowed[2] && !allowed[3]);
 	assert_int_equal(plan.kept, fixed[0] + fixed[2]);
 	assert_int_equal(plan.kept + plan.pool, fixed[0] + fixed[1] - 1);
 	assert_int_equal(plan.state, 48 * (14 + 37));
 	assert_int_equal(image[1], 0);
+	/* What states on disk pass through, and what compresses them, is left to them. */
+	const size_t largest = 48 * 56, buffer = dsa_states_buffer(largest, true);
+	const struct dsa_states_disk disk = {.limit = 1 << 20, .zstd = true};
+	assert_true(buffer > largest);
+	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, all + buffer, &disk, scratch, allowed, image);
+	assert_true(allowed[0] && allowed[1] && allowed[2] && allowed[3]);
+	dsa_plan_memory(&plan, &shape, NULL, tokens, &config, DSA_F32, all + buffer - 1, &disk, scratch, allowed,
+	                image);
+	assert_true(allowed[0] && allowed[1] && allowed[2] && !allowed[3]);
 }
 
 static size_t scratch_of(const struct dsa_backend *be, const struct dsa_backend_limits *limits)
@@ -277,6 +286,12 @@ static void device_memory_is_planned_before_it_is_taken(void **state)
 	assert_int_equal(plan.overlap, 3 * 80 * 4 * 4);
 	assert_int_equal(plan.total, plan.weights + plan.rotary + plan.workspace + plan.streams + plan.scratch +
 	                                 plan.hidden + plan.overlap);
+	/* A question of two patterns makes two wait. */
+	demand.patterns = 2;
+	dsa_plan_device(&plan, &config, &be, &demand);
+	assert_int_equal(plan.hidden, 80 * 8 * 2 * (1 + 2) + 80 * 4);
+	demand.patterns = 0;
+	dsa_plan_device(&plan, &config, &be, &demand);
 	/* What is said to fit does, one token more does not. */
 	struct dsa_plan_device less, more;
 	demand.tokens = demand.scored = 70;
@@ -303,6 +318,12 @@ static void candidates_and_rows_that_wait_together_stay_within_their_limits(void
 	assert_int_equal(dsa_plan_wave(100, 800), 3);
 	assert_int_equal(dsa_plan_wave(100, 100000), DSA_TOGETHER);
 	assert_int_equal(dsa_plan_together(1, 0), DSA_TOGETHER);
+	assert_int_equal(dsa_plan_together(1, 5), 5);
+	assert_int_equal(dsa_plan_together((size_t)100 << 20, 5), 2);
+	/* Candidates of a step; exchanges of 3 S layers for 4 F ones, and the pattern itself. */
+	assert_int_equal(dsa_plan_patterns(7, false), 7);
+	assert_int_equal(dsa_plan_patterns(7, true), 13);
+	assert_int_equal(dsa_plan_patterns(0, true), 1);
 	assert_int_equal(dsa_plan_together((size_t)100 << 20, 0), 2);
 	assert_int_equal(dsa_plan_together((size_t)1 << 40, 0), 1);
 	assert_int_equal(dsa_plan_overlap_rows(78, 2048, 1000, DSA_OVERLAP_BYTES), 1000);

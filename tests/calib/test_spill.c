@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,9 +197,34 @@ static void damage_is_noticed(void **unused)
 	}
 }
 
+static void compressing_takes_the_memory_that_is_reserved_for_it(void **unused)
+{
+	(void)unused;
+	const size_t images[] = {SMALL, 70 * KIB, LARGE, 2048 * KIB, 9000 * KIB};
+	struct dsa_error err = {""};
+	for (size_t i = 0; i < sizeof images / sizeof *images; i++) {
+		struct dsa_spill *spill = open_spill(64 << 20, images[i], true);
+		const struct mallinfo2 before = mallinfo2();
+		struct dsa_spilled at = written(spill, images[i], 3, false);
+		char *image = malloc(images[i]);
+		assert_non_null(image);
+		assert_int_equal(dsa_spill_read(spill, &at, image, &err), DSA_OK);
+		free(image);
+		const struct mallinfo2 after = mallinfo2();
+		const size_t taken = after.uordblks + after.hblkhd - before.uordblks - before.hblkhd;
+		const size_t reserved = dsa_spill_memory(true, images[i]);
+		if (taken > reserved || taken < reserved / 2)
+			fail_msg("images of %zu bytes: %zu taken, %zu reserved", images[i], taken, reserved);
+		assert_int_equal(dsa_spill_memory(false, images[i]), 0);
+		dsa_spill_drop(spill, &at);
+		dsa_spill_close(spill);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(compressing_takes_the_memory_that_is_reserved_for_it),
 	    cmocka_unit_test(images_come_back_bit_equal),
 	    cmocka_unit_test(blocks_are_used_again_and_the_limit_is_held),
 	    cmocka_unit_test(nothing_of_it_is_seen_in_the_directory),

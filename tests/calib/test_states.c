@@ -481,6 +481,49 @@ static void forgotten_state_leaves_nothing_on_disk(void **unused)
 	dsa_states_close(states); /* while one is being filled */
 }
 
+/* A search as an evaluator does it: every candidate of a step on batch 0, its winner on the held-out batch 1 too. */
+static size_t most_of_search(int steps)
+{
+	static const bool heldout[] = {false, true};
+	const size_t image[] = {IMAGE, IMAGE};
+	char base[LAYERS + 1] = "FFFFFF", pattern[LAYERS + 1];
+	struct dsa_states *states;
+	struct dsa_error err;
+	assert_int_equal(dsa_states_open(&states, NULL, LAYERS, 2, image, heldout, 1 << 20, NULL, &err), DSA_OK);
+	assert_int_equal(dsa_states_rebase(states, base, NULL, 0, &err), DSA_OK);
+	const struct dsa_states_plan plan = dsa_states_plan(states);
+	for (int b = 0; b < 2; b++)
+		for (int m = 1; m < LAYERS; m++)
+			keep(states, b, base, m, false);
+	for (int step = 0; step < steps; step++) {
+		for (int l = 1; l < LAYERS; l++) {
+			strcpy(pattern, base);
+			pattern[l] = 'S';
+			for (int m = l + 1; m < LAYERS && base[l] == 'F'; m++)
+				keep(states, 0, pattern, m, false);
+		}
+		base[1 + step] = 'S';
+		for (int m = 2 + step; m < LAYERS; m++)
+			keep(states, 1, base, m, true);
+		assert_int_equal(dsa_states_rebase(states, base, NULL, 0, &err), DSA_OK);
+	}
+	const size_t most = dsa_states_usage(states).most_memory;
+	assert_true(most <= plan.memory);
+	assert_int_equal(dsa_states_plan(states).memory, plan.memory);
+	dsa_states_close(states);
+	return most;
+}
+
+static void a_search_takes_what_was_planned_and_no_more(void **unused)
+{
+	(void)unused;
+	/* Five layers to be flipped: five states of the base and ten of candidates; held out, five and the winner's
+	 * four.
+	 */
+	assert_int_equal(most_of_search(1), (15 + 9) * IMAGE);
+	assert_int_equal(most_of_search(LAYERS - 1), (15 + 9) * IMAGE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -492,6 +535,7 @@ int main(void)
 	    cmocka_unit_test(base_path_takes_room_from_candidates),
 	    cmocka_unit_test(expected_winner_keeps_its_path_behind_the_flip),
 	    cmocka_unit_test(winner_asked_alone_takes_the_room_of_the_base_behind_its_flip),
+	    cmocka_unit_test(a_search_takes_what_was_planned_and_no_more),
 	    cmocka_unit_test(heldout_batches_keep_winners_and_the_base_only),
 	    cmocka_unit_test(forgotten_state_is_not_found),
 	    cmocka_unit_test(what_memory_cannot_hold_comes_back_from_disk),

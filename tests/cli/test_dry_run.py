@@ -58,9 +58,10 @@ def test_expected_work_is_what_is_counted_where_nothing_has_to_be_supposed():
 
 def test_the_memory_of_candidates_that_advance_together_is_planned():
     memory = plan("calibrate", GLM)["memory"]
-    equal(memory["candidates_together"], 16, "candidates together")
+    # Three layers can be flipped: no question has more patterns, an exchange of refinement included.
+    equal(memory["candidates_together"], 3, "candidates together")
     tight = plan("calibrate", GLM, "--host-memory", 1)["memory"]
-    equal((tight["candidates_together"], 16 * tight["candidates"]), (1, memory["candidates"]), "with one byte")
+    equal((tight["candidates_together"], 3 * tight["candidates"]), (1, memory["candidates"]), "with one byte")
     equal(plan("calibrate", GLM, "--search", "naive")["memory"]["candidates_together"], 1, "naive")
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from harness import ROOT, equal, expect, good, main, refused, run, scratch
+from harness import ROOT, equal, expect, good, main, near, refused, run, scratch, write
 
 SCRIPT = os.path.join(ROOT, "scripts", "published_model.py")
 FULL_52 = [0, 1, 2, *range(6, 75, 4)]  # GLM-5.2's indexers
@@ -80,7 +80,7 @@ def test_few_layers_fit_and_the_plan_says_what_is_left():
     equal((exact["fits_gpu_memory"], exact["layers_in_gpu_memory"]), (True, 4), "just enough")
     equal(found["weights"]["moe"]["layers"], 1, "MoE layers")
     expect("which leaves" in good("inspect", folder, "--gpu-memory", "40GiB").out, "text")
-    expect("needs them all on one device" in good("inspect", folder, "--gpu-memory", "20GiB").out, "text, too little")
+    expect("the others lie there as stored, in host memory or on disk" in good("inspect", folder, "--gpu-memory", "20GiB").out, "text, too little")
 
 
 def test_bf16_and_fp8_take_the_same_on_a_gpu():
@@ -93,23 +93,55 @@ def test_the_plan_on_paper_says_that_it_is_one():
     folder = published("glm-5.2-fp8", "--layers", "8")
     expect("streaming" not in inspected(folder), "nothing of it unless asked for")
     text = good("inspect", folder, "--plan").out
-    expect("layers that do not fit are streamed" in text, text)
-    found = inspected(folder, "--plan", "--context", "8192", "--max-tokens", "90000", "--host-memory", "20GiB")
+    expect("as measured on an H100: dense" in text and "1 H100: layers " in text, text)
+    found = inspected(folder, "--plan", "--context", "8192", "--max-tokens", "90000", "--host-memory", "30GiB",
+                      "--gpu-memory", "56GiB")
     found = found["streaming"]
     equal((found["implemented"], found["context"], found["documents"]), (True, 8192, 10), "what is planned for")
     equal([machine["gpus"] for machine in found["machines"]], [1, 8], "machines")
     for machine in found["machines"]:
         # F at 0, 1, 2, 6: the S layers of the checkpoint are never candidates.
         equal((machine["candidates"], machine["residency"]), (3, "disk"), "candidates, residency")
-        expect(0 < machine["pinned_share"] < 1, f"{machine['pinned_share']}")
+        expect(machine["layers"]["disk"] > 0 and sum(machine["layers"].values()) == 8, f"{machine['layers']}")
         cost = machine["all_steps"]
         equal(cost["bound_by"], "disk", "what binds")
         expect(cost["seconds"] >= machine["reference"]["seconds"] + machine["first_step"]["seconds"], f"{cost}")
     one, eight = found["machines"]
     expect(eight["all_steps"]["compute_seconds"] * 4 < one["all_steps"]["compute_seconds"], "GPUs share the documents")
+    # Where layers may lie is asked for as of a run.
+    stored = inspected(folder, "--plan", "--residency", "stored", "--gpu-memory", "120GiB")["streaming"]["machines"][0]
+    equal((stored["residency"], stored["layers"]["stored"]), ("stored", 8), "as stored")
+    more = inspected(folder, "--plan", "--batch-tokens", "131072")["streaming"]["machines"][0]
+    equal(more["documents_a_visit"], 4, "documents of a batch")
     refused(run("inspect", folder, "--plan", "--context", "2048"), 2, "--context 2048", "index_topk")
     refused(run("inspect", folder, "--plan", "--context", "300000"), 2, "--context 300000")
     refused(run("inspect", folder, "--plan", "--max-tokens", "100"), 2, "--max-tokens 100")
+
+
+def test_the_plan_on_paper_takes_what_bench_measured():
+    folder = published("glm-5-fp8", "--layers", "4")
+    plan = inspected(folder, "--plan", "--context", "16384", "--gpu-memory", "200GiB")["streaming"]
+    expect(plan["seconds_per_token"]["measured_on"] is None, plan)
+    # The file of the nearest context, here of 8192; an indexer scores twice as many keys in 16384.
+    sizes = {"hidden": 6144, "heads": 64, "q_rank": 2048, "latent": 512, "rope": 64, "nope": 192, "value": 256, "index_heads": 32,
+             "index_dim": 128, "index_topk": 2048, "dense_inner": 12288, "expert_inner": 2048, "experts_per_token": 9}
+    files = []
+    for context, seconds in ((8192, 2e-6), (131072, 9e-6)):
+        layers = [{"layer": 0, "kind": kind, "mode": mode, "seconds_per_token": seconds + more}
+                  for kind, more in (("dense", 0), ("moe", 1e-6)) for mode, more in (("F", more + 1e-7), ("S", more))]
+        files.append(write(json.dumps({"schema": 1, "device": "cuda: some card", "context": context, "dimensions": sizes,
+                                       "layers": layers}), scratch(), "bench.json"))
+    words = [word for file in files for word in ("--bench", file)]
+    found = inspected(folder, "--plan", "--context", "16384", "--gpu-memory", "200GiB", *words)["streaming"]
+    rates = found["seconds_per_token"]
+    equal(rates["measured_on"], "cuda: some card", "device")
+    near(rates["dense_shared"], 2e-6, "as S")
+    near(rates["moe_full"], 3.2e-6, "as F")
+    # Three dense layers and one with experts, all F, and the products with the vocabulary of scored tokens, twice.
+    scored = 64 * (16384 - 2048)
+    near(found["machines"][0]["reference"]["compute_seconds"],
+         64 * 16384 * (3 * 2.2e-6 + 3.2e-6) + 2 * scored * rates["head"], "the reference's seconds", 1e-9)
+    refused(run("inspect", published("deepseek-v3.2", "--layers", "4"), "--plan", *words), 3, "hidden 6144", "7168")
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name():

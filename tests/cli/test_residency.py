@@ -123,7 +123,7 @@ def test_a_place_that_is_none_is_a_usage_error():
         out = os.path.join(scratch(), "run")
         refused(run(*options(out, "--residency", word)), 2, "--residency", "device|stored|host|disk")
         expect(not os.path.exists(out), "a run directory was made")
-    refused(run("inspect", GLM, "--residency", "disk"), 2, "--residency")
+    refused(run("inspect", GLM, "--residency", "nonsense"), 2, "--residency")
     refused(run("bench", "--model", GLM, "--residency", "disk"), 2, "--residency")
 
 

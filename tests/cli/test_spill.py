@@ -77,7 +77,7 @@ def test_disk_stands_in_for_memory_to_the_bit_and_saves_the_same_work():
 
 
 def test_compressed_states_give_the_same_run():
-    memory = ("--host-memory", tight()[1] + 5 * MIB)
+    memory = ("--host-memory", tight()[1] + 3 * MIB // 4)
     spilled, said = calibrate(*memory, "--spill", "64MiB", "--spill-zstd")
     same_run(spilled, large()[0], "compressed states")
     equal(executed(spilled), executed(large()[0]), "token-layers run")
@@ -159,7 +159,7 @@ def test_the_process_takes_the_memory_that_was_planned():
     said = good(*words, "--out", out, "--verbose", timeout=300).err
     expect(usage(said)[1] > 0, "the memory was not full")
     found = results(out)["provenance"]["peak_memory"]
-    expect(0.9 * planned <= found <= 1.05 * planned,
+    expect(0.95 * found <= planned <= 1.05 * found,
            f"{found / MIB:.1f} MiB taken, {planned / MIB:.1f} planned; {usage(said)}")
 
 
