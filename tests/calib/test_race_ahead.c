@@ -49,8 +49,8 @@ static void who_cannot_come_down_to_a_whole_leader_leaves_however_few_it_saw(voi
 	double weights[] = {1, 3};
 	for (int d = 8; d < DOCUMENTS; d++)
 		corpus_of[d] = 1;
-	struct dsa_evaluator_batch batches[] = {{.split = DSA_CALIBRATION, .count = 8},
-	                                        {.corpus = 1, .split = DSA_CALIBRATION, .count = 4}};
+	struct dsa_evaluator_batch batches[] = {{.split = DSA_CALIBRATION, .count = 8, .scored = 8},
+	                                        {.corpus = 1, .split = DSA_CALIBRATION, .count = 4, .scored = 4}};
 	const struct dsa_evaluator_shape shape = {.corpora = 2, .batches = 2, .batch = batches};
 	for (int objective = 0; objective < 2; objective++) {
 		struct dsa_measure m[COUNT];
