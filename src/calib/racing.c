@@ -225,6 +225,7 @@ double dsa_race_least(const struct dsa_race *race, const struct dsa_measure *mea
 		double kl = 0;
 		if (!race->population[c])
 			continue;
+		assert(race->scored[c] > 0);
 		for (int d = 0; d < measure->documents; d++)
 			if (measure->corpus_of[d] == c)
 				kl += measure->totals[d].kl;
