@@ -84,7 +84,7 @@ static void expect_refinement(struct dsa_expectation *out, const struct sums *s,
 		return;
 	/* An exchange runs what lies behind the later of its two layers, if another shares it up to there. */
 	const double each = s->pairs / (n * (n - 1) / 2) * calibration->suffix;
-	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->refine_raced;
+	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->raced;
 	out->refine_token_layers = fmin(most, all);
 	out->refine_head = out->refine_token_layers / each * (1 + 1 / together) * calibration->scored;
 	out->refine_suffix = out->refine_token_layers * refine_repeats;
