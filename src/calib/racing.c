@@ -235,13 +235,26 @@ double dsa_race_least(const struct dsa_race *race, const struct dsa_measure *mea
 	return sum / weights;
 }
 
-/* Lets candidate i go if its KL cannot come down to the leader's, who has seen everything, or not further below it than
- * epsilon allows. */
+/* Has it documents of every corpus? */
+static bool saw_each(const struct dsa_race *race, const struct dsa_measure *measure)
+{
+	for (int c = 0; c < race->shape->corpora; c++) {
+		bool seen = !race->population[c];
+		for (int d = 0; d < measure->documents && !seen; d++)
+			seen = measure->corpus_of[d] == c && measure->totals[d].tokens;
+		if (!seen)
+			return false;
+	}
+	return true;
+}
+
+/* Lets candidate i go if its KL cannot come down to the leader's, who has seen everything; or not further below it than
+ * epsilon allows: but then it may be as good as the next step's best, and its figure should speak of every corpus. */
 static void look_for_certain(struct dsa_race *race, const struct dsa_measure *measures, int i, double lowest)
 {
 	const double least = dsa_race_least(race, &measures[i]);
 	const double owed = race->debt[i] + (least > lowest ? 0 : lowest - least);
-	if (least > lowest || owed <= race->epsilon)
+	if (least > lowest || (owed <= race->epsilon && saw_each(race, &measures[i])))
 		leave(race, i, race->leader, owed, least - lowest);
 }
 

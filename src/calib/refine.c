@@ -199,7 +199,10 @@ static enum dsa_status run_race(struct refiner *r, struct field *field, int shar
                                 struct dsa_error *err)
 {
 	*finished = false;
-	dsa_race_look(&field->race, field->measures);
+	/* No KL is below 0. */
+	if (r->options->objective == DSA_OBJECTIVE_KL &&
+	    objective_of(r, &field->measures[BEST_KNOWN]) <= r->options->epsilon)
+		return DSA_OK;
 	for (int k = 0; k < r->batches; k++) {
 		keep_affordable(r, field, k);
 		if (exchanges_left(field) == 0)
