@@ -87,7 +87,7 @@ def test_run_directory_is_complete_and_results_follow_the_contract():
     equal(sorted(found["corpora"]), ["docs"], "corpora")
     expect({"uniform-1/2", "uniform-1/4"} <= set(found["baselines"]), "uniform baselines are missing")
     equal(found["baselines"]["uniform-1/2"]["pattern"], "FSFS", "uniform-1/2")
-    equal(sorted(found["noise_floor"]), ["corpora", "kl"], "noise floor")
+    equal(sorted(found["noise_floor"]), ["corpora", "documents", "kl", "kl_se"], "noise floor")
     expect(found["noise_floor"]["kl"] > 0, "noise floor is 0")
     matrix = found["overlap"]["docs"]
     for i in range(4):
