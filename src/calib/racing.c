@@ -32,8 +32,8 @@ enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_
 	race->population = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->population, "the race", err);
 	race->scored = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->scored, "the race", err);
 	race->strata = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->strata, "the race", err);
-	if (!race->racing || !race->recalled || !race->bound || !race->debt || !race->population ||
-	    !race->scored || !race->strata)
+	if (!race->racing || !race->recalled || !race->bound || !race->debt || !race->population || !race->scored ||
+	    !race->strata)
 		return DSA_E_MEMORY;
 	for (int i = 0; i < count; i++) {
 		race->racing[i] = true;

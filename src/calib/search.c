@@ -199,7 +199,7 @@ static int favourite(const struct greedy *g, const struct field *field, const st
 	return best;
 }
 
-/* Who is better than the one ahead by more than epsilon and by more than others, as far as they have come; -1: nobody. */
+/* Who is better than the one ahead by more than epsilon and by more than others, so far; -1: nobody. */
 static int rival(const struct greedy *g, const struct field *field)
 {
 	const struct dsa_measure *first = &field->measures[field->race.leader];

@@ -127,8 +127,7 @@ static void shuffle(struct recorded *r, const struct known *known, uint64_t seed
 			                                      .documents = r->order + i,
 			                                      .count = n - i < each ? n - i : each};
 			for (int d = 0; d < batch->count; d++)
-				batch->scored +=
-				    dsa_doc_stats_total(&known->documents[batch->documents[d]]).tokens;
+				batch->scored += dsa_doc_stats_total(&known->documents[batch->documents[d]]).tokens;
 		}
 	}
 }

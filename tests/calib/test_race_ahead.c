@@ -65,8 +65,8 @@ static void begin(struct two_corpora *t, enum dsa_objective objective, double ep
 	t->shape = (struct dsa_evaluator_shape){.corpora = 2, .batches = 2, .batch = t->batches};
 	dsa_arena_init(&t->arena);
 	for (int i = 0; i < COUNT; i++)
-		assert_int_equal(
-		    dsa_measure_init(&t->m[i], 2, DOCUMENTS, t->weights, t->corpus_of, &t->arena, &err), DSA_OK);
+		assert_int_equal(dsa_measure_init(&t->m[i], 2, DOCUMENTS, t->weights, t->corpus_of, &t->arena, &err),
+		                 DSA_OK);
 	assert_int_equal(dsa_race_init(&t->race, &t->shape, objective, 0.01, epsilon, COUNT, &t->arena, &err), DSA_OK);
 	see(&t->m[LEADER], 0, DOCUMENTS, 1, 0);
 }
