@@ -230,7 +230,7 @@ static int who_runs_ahead(const struct greedy *g, const struct field *field, con
 }
 
 /* Candidate `first` sees all batches: then a few documents tell who cannot come down to it. */
-static enum dsa_status run_ahead(const struct greedy *g, struct field *field, int first, const char *current, int done,
+static enum dsa_status run_ahead(const struct greedy *g, struct field *field, int first, const char *current, int *done,
                                  struct dsa_error *err)
 {
 	const int batches = g->batches_in[DSA_CALIBRATION], from = field->seen[first];
@@ -240,8 +240,9 @@ static enum dsa_status run_ahead(const struct greedy *g, struct field *field, in
 		const int k = field->seen[first]++;
 		status = dsa_measure_batch(field->measures, &first, g->evaluator, current, question.patterns, 1,
 		                           g->order[k], 0, err);
+		*done = *done > k ? *done : k + 1;
 		if (!status)
-			tell(g, field->race.live, done);
+			tell(g, field->race.live, *done);
 	}
 	field->ahead = true;
 	if (!status)
@@ -260,7 +261,7 @@ static enum dsa_status run_race(const struct greedy *g, struct field *field, con
 			const int first = who_runs_ahead(g, field, candidates, k);
 			int count;
 			if (first >= 0)
-				status = run_ahead(g, field, first, current, *done, err);
+				status = run_ahead(g, field, first, current, done, err);
 			if (!status)
 				status = advance(g, field, current, k, &count, err);
 			if (status || !count)
