@@ -451,7 +451,7 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 		return status;
 	c.batches = shape->batches * (1 + baselines);
 	for (int b = 0; b < shape->batches; b++)
-		c.batches += dsa_noise_takes(shape, b);
+		c.batches += dsa_noise_takes(shape, b) > 0;
 
 	status = fill_shape(results, shape, arena, err);
 	if (status)

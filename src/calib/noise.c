@@ -3,21 +3,62 @@
 #include "dsa/announce.h"
 #include "dsa/search.h"
 
-bool dsa_noise_takes(const struct dsa_evaluator_shape *shape, int batch)
+/* How many of the corpus' calibration documents. */
+static int wanted(const struct dsa_evaluator_shape *shape, int corpus)
+{
+	int all = 0;
+	for (int b = 0; b < shape->batches; b++)
+		if (shape->batch[b].corpus == corpus && shape->batch[b].split == DSA_CALIBRATION)
+			all += shape->batch[b].count;
+	const int part = (all + DSA_NOISE_PART - 1) / DSA_NOISE_PART;
+	return part > DSA_NOISE_DOCUMENTS ? part : DSA_NOISE_DOCUMENTS;
+}
+
+int dsa_noise_takes(const struct dsa_evaluator_shape *shape, int batch)
 {
 	const struct dsa_evaluator_batch *taken = &shape->batch[batch];
-	int before = 0, all = 0;
+	int left = wanted(shape, taken->corpus);
 	if (taken->split != DSA_CALIBRATION)
-		return false;
-	for (int b = 0; b < shape->batches; b++) {
-		const struct dsa_evaluator_batch *other = &shape->batch[b];
-		if (other->corpus != taken->corpus || other->split != DSA_CALIBRATION)
-			continue;
-		all += other->count;
-		before += b < batch ? other->count : 0;
+		return 0;
+	for (int b = 0; b < batch; b++)
+		if (shape->batch[b].corpus == taken->corpus && shape->batch[b].split == DSA_CALIBRATION)
+			left -= shape->batch[b].count;
+	return left < 0 ? 0 : left < taken->count ? left : taken->count;
+}
+
+struct taker {
+	struct dsa_measure *measure;
+	int documents; /* the first so many of the batch */
+};
+
+static enum dsa_status take_documents(void *context, int index, const struct dsa_doc_stats *stats, int count,
+                                      int64_t executed, struct dsa_error *err)
+{
+	const struct taker *taker = context;
+	(void)index, (void)count, (void)executed;
+	for (int d = 0; d < taker->documents; d++) {
+		enum dsa_status status = dsa_measure_add(taker->measure, &stats[d], err);
+		if (status)
+			return status;
 	}
-	const int part = (all + DSA_NOISE_PART - 1) / DSA_NOISE_PART;
-	return before < (part > DSA_NOISE_DOCUMENTS ? part : DSA_NOISE_DOCUMENTS);
+	return DSA_OK;
+}
+
+static enum dsa_status measure_batches(struct dsa_measure *measure, struct dsa_evaluator *evaluator,
+                                       const struct dsa_ask *question, const int *batches, int count,
+                                       void (*tell)(void *context), void *context, struct dsa_error *err)
+{
+	enum dsa_status status = dsa_announce(evaluator, question, batches, count, false, err);
+	for (int i = 0; i < count && !status; i++) {
+		struct dsa_ask ask = *question;
+		struct taker taker = {measure, dsa_noise_takes(evaluator->shape, batches[i])};
+		const struct dsa_sink sink = {.pattern = take_documents, .context = &taker};
+		ask.batch = batches[i];
+		status = evaluator->evaluate(evaluator, &ask, &sink, err);
+		if (!status && tell)
+			tell(context);
+	}
+	return status;
 }
 
 enum dsa_status dsa_noise_measure(struct dsa_results *results, struct dsa_evaluator *evaluator, uint64_t seed,
@@ -38,13 +79,7 @@ enum dsa_status dsa_noise_measure(struct dsa_results *results, struct dsa_evalua
 			batches[count++] = b;
 	enum dsa_status status = dsa_measure_start(&measure, shape, arena, err);
 	if (!status)
-		status = dsa_announce(evaluator, &question, batches, count, false, err);
-	for (int i = 0; i < count && !status; i++) {
-		status = dsa_measure_batch(&measure, NULL, evaluator, shape->reference, &shape->reference, 1,
-		                           batches[i], question.seed, err);
-		if (!status && tell)
-			tell(context);
-	}
+		status = measure_batches(&measure, evaluator, &question, batches, count, tell, context, err);
 	if (status)
 		return status;
 	dsa_measure_quality(&measure, DSA_ALL_CORPORA, shape->topk, &quality);

@@ -226,7 +226,7 @@ static int who_runs_ahead(const struct greedy *g, const struct field *field, con
 		return -1;
 	if (!field->ahead)
 		return !g->trace->count && k < g->sounding ? -1 : favourite(g, field, candidates);
-	return k < 4 * g->sounding ? -1 : rival(g, field);
+	return k < 2 * g->sounding ? -1 : rival(g, field);
 }
 
 /* Candidate `first` sees all batches: then a few documents tell who cannot come down to it. */
