@@ -44,8 +44,9 @@ DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct ds
  * is below 0. */
 double dsa_race_least(const struct dsa_race *race, const struct dsa_measure *measure);
 /* After a batch that is not the last: measures (count) of candidates, each on the first documents in one order. Once
- * somebody has seen all, a candidate whose KL could not be lower than that one's by more than epsilon even if its
- * unseen documents cost nothing leaves too, however few it has seen. True when the race is over. */
+ * somebody has seen all, a candidate whose KL could only be higher even if its unseen documents cost nothing leaves
+ * too, however few it has seen; one that could not be lower by more than epsilon, when it has seen each corpus. True
+ * when the race is over. */
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
 /* After the last batch: who left and, by the documents it has seen, is still better by more than epsilon than the best
  * of those who saw all comes back, because documents that none of the seen ones were like have spoken against the one
