@@ -74,8 +74,7 @@ struct greedy {
 	int *order;        /* (batches_in[DSA_CALIBRATION]) calibration batches as the candidates see them */
 	double pair_delta; /* racing: delta's share of one candidate against another, whatever the budget */
 	int sounding;      /* racing: batches of `order` that hold documents of every corpus */
-	double *expected;  /* (layers) objective of a flip in the step before: the winner's, and what it cost beyond it
-	                    * on the documents that both saw; in the first step of what was seen so far */
+	double *behind;    /* (layers) what a flip cost in the step before beyond the best one, where both were seen */
 };
 
 /* The candidates of one step. */
@@ -181,18 +180,21 @@ static enum dsa_status advance(const struct greedy *g, struct field *field, cons
 	                                  g->order[k], 0, err);
 }
 
-/* Who is expected to cost least of those in the race, but for `besides`; -1: nobody. */
-static int favourite(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates,
-                     int besides)
+/* Who was least behind the best one in the step before; in the first step, who has the lowest objective so far. */
+static int favourite(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates)
 {
+	double lowest = 0;
 	int best = -1;
 	for (int i = 0; i < field->count; i++) {
-		double *expected = &g->expected[candidates[i].layer], se;
-		if (!g->trace->count && !field->ahead)
-			dsa_measure_objective(&field->measures[i], g->options->objective, expected, &se);
-		if (field->race.racing[i] && i != besides &&
-		    (best < 0 || *expected < g->expected[candidates[best].layer]))
+		double figure = g->behind[candidates[i].layer], se;
+		if (!field->race.racing[i])
+			continue;
+		if (!g->trace->count)
+			dsa_measure_objective(&field->measures[i], g->options->objective, &figure, &se);
+		if (best < 0 || figure < lowest) {
 			best = i;
+			lowest = figure;
+		}
 	}
 	return best;
 }
@@ -223,58 +225,26 @@ static int who_runs_ahead(const struct greedy *g, const struct field *field, con
 	if (!g->options->racing || g->options->objective != DSA_OBJECTIVE_KL || field->race.live == 1)
 		return -1;
 	if (!field->ahead)
-		return !g->trace->count && k < g->sounding ? -1 : favourite(g, field, candidates, -1);
+		return !g->trace->count && k < g->sounding ? -1 : favourite(g, field, candidates);
 	return k < 2 * g->sounding ? -1 : rival(g, field);
 }
 
-/* Candidate i alone sees its next batch. */
-static enum dsa_status go_on(const struct greedy *g, struct field *field, int i, const char *current, int *done,
-                             struct dsa_error *err)
-{
-	const int k = field->seen[i]++;
-	*done = *done > k ? *done : k + 1;
-	enum dsa_status status =
-	    dsa_measure_batch(field->measures, &i, g->evaluator, current, &field->patterns[i], 1, g->order[k], 0, err);
-	if (!status)
-		tell(g, field->race.live, *done);
-	return status;
-}
-
-/* The favourite turned out to cost more than was expected of the next one: that one sees the same batches. *first: the
- * better of the two. */
-static enum dsa_status challenge(const struct greedy *g, struct field *field, int *first, int next, const char *current,
-                                 int *done, struct dsa_error *err)
-{
-	double difference, se;
-	enum dsa_status status = DSA_OK;
-	while (field->seen[next] < field->seen[*first] && !status)
-		status = go_on(g, field, next, current, done, err);
-	dsa_measure_difference(&field->measures[next], &field->measures[*first], g->options->objective, &difference,
-	                       &se);
-	if (difference < -g->options->epsilon)
-		*first = next;
-	return status;
-}
-
-/* Candidate `first` sees all batches: then a few documents tell who cannot come down to it. Once, the next favourite
- * may take its place. */
-static enum dsa_status run_ahead(const struct greedy *g, struct field *field, const struct dsa_candidate *candidates,
-                                 int first, const char *current, int *done, struct dsa_error *err)
+/* Candidate `first` sees all batches: then a few documents tell who cannot come down to it. */
+static enum dsa_status run_ahead(const struct greedy *g, struct field *field, int first, const char *current, int *done,
+                                 struct dsa_error *err)
 {
 	const int batches = g->batches_in[DSA_CALIBRATION], from = field->seen[first];
 	const struct dsa_ask question = {.base = current, .patterns = &field->patterns[first], .count = 1};
-	int next = field->ahead ? -1 : favourite(g, field, candidates, first);
 	enum dsa_status status = dsa_announce(g->evaluator, &question, g->order + from, batches - from, false, err);
-	field->ahead = true;
 	while (field->seen[first] < batches && !status) {
-		status = go_on(g, field, first, current, done, err);
-		if (!status && next >= 0 && field->seen[first] <= batches / 4 &&
-		    dsa_race_least(&field->race, &field->measures[first]) >
-		        g->expected[candidates[next].layer] + g->options->epsilon) {
-			status = challenge(g, field, &first, next, current, done, err);
-			next = -1;
-		}
+		const int k = field->seen[first]++;
+		status = dsa_measure_batch(field->measures, &first, g->evaluator, current, question.patterns, 1,
+		                           g->order[k], 0, err);
+		*done = *done > k ? *done : k + 1;
+		if (!status)
+			tell(g, field->race.live, *done);
 	}
+	field->ahead = true;
 	if (!status)
 		dsa_race_look(&field->race, field->measures);
 	return status;
@@ -291,7 +261,7 @@ static enum dsa_status run_race(const struct greedy *g, struct field *field, con
 			const int first = who_runs_ahead(g, field, candidates, k);
 			int count;
 			if (first >= 0)
-				status = run_ahead(g, field, candidates, first, current, done, err);
+				status = run_ahead(g, field, first, current, done, err);
 			if (!status)
 				status = advance(g, field, current, k, &count, err);
 			if (status || !count)
@@ -305,15 +275,14 @@ static enum dsa_status run_race(const struct greedy *g, struct field *field, con
 	return status;
 }
 
-/* The next step's favourites are those that cost least in this one. */
+/* What each candidate cost beyond the winner on the documents that it has seen: it tells the next step's favourite. */
 static void remember(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates,
                      int winner)
 {
 	for (int i = 0; i < field->count; i++) {
-		double beyond, se;
-		dsa_measure_difference(&field->measures[i], &field->measures[winner], g->options->objective, &beyond,
-		                       &se);
-		g->expected[candidates[i].layer] = candidates[winner].objective + beyond;
+		double se;
+		dsa_measure_difference(&field->measures[i], &field->measures[winner], g->options->objective,
+		                       &g->behind[candidates[i].layer], &se);
 	}
 }
 
@@ -552,8 +521,8 @@ enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator 
 	trace->steps = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *trace->steps, "the trace", err);
 	trace->base_by_corpus = dsa_arena_alloc(arena, (size_t)shape->corpora * DSA_SPLITS,
 	                                        sizeof *trace->base_by_corpus, "the trace", err);
-	g.expected = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *g.expected, "the order of candidates", err);
-	if (!trace->steps || !trace->base_by_corpus || !g.expected)
+	g.behind = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *g.behind, "the order of candidates", err);
+	if (!trace->steps || !trace->base_by_corpus || !g.behind)
 		return DSA_E_MEMORY;
 
 	status = descend(&g, &end, err);
