@@ -16,8 +16,7 @@
 /* How the command is supposed to go. */
 struct dsa_course {
 	int steps;           /* of the search, 0 … candidates */
-	double raced;        /* share of the questions that the search's races still ask; 1: exact */
-	double refine_raced; /* … and refinement's, whose leader does not run ahead */
+	double raced;        /* share of the questions that a race still asks; 1: exact */
 	double refine_work;  /* as the option; 0: no refinement */
 	double base_kept;    /* share of the layers of the base's path in front of which states are kept, 0 … 1 */
 	double flips_kept;   /* … and of its candidates */

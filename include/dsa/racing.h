@@ -31,6 +31,7 @@ struct dsa_race {
 	double *bound;  /* (count) lower bound of (its objective - the leader's) when it left; NaN while it races */
 	const struct dsa_evaluator_shape *shape;
 	int *population;                 /* (corpora) calibration documents */
+	int64_t *scored;                 /* (corpora) their scored tokens */
 	struct dsa_race_stratum *strata; /* (corpora) of the comparison at hand */
 };
 
@@ -39,9 +40,13 @@ struct dsa_race {
 DSA_CHECKED enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_shape *shape,
                                           enum dsa_objective objective, double delta, double epsilon, int count,
                                           struct dsa_arena *arena, struct dsa_error *err);
-/* After a batch that is not the last: measures (count) of candidates, those in the race on the same documents but for
- * who has seen all. Once somebody has, a candidate whose KL could not come down to that one's even if its unseen
- * documents cost nothing leaves too, however few it has seen. True when the race is over. */
+/* What a mean KL is at least over all calibration documents, whatever those that the measure has not seen cost: no KL
+ * is below 0. */
+double dsa_race_least(const struct dsa_race *race, const struct dsa_measure *measure);
+/* After a batch that is not the last: measures (count) of candidates, each on the first documents in one order. Once
+ * somebody has seen all, a candidate whose KL could only be higher even if its unseen documents cost nothing leaves
+ * too, however few it has seen; one that could not be lower by more than epsilon, when it has seen each corpus. True
+ * when the race is over. */
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures);
 /* After the last batch: who left and, by the documents it has seen, is still better by more than epsilon than the best
  * of those who saw all comes back, because documents that none of the seen ones were like have spoken against the one

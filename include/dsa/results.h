@@ -19,7 +19,7 @@ struct dsa_result_corpus {
 	int documents, documents_calibration, documents_heldout, unscored, cut;
 	int64_t tokens, scored, scored_calibration, scored_heldout;
 	struct dsa_quality calibration, heldout; /* of the emitted pattern; heldout.documents 0 = none */
-	double noise_floor;                      /* mean KL on calibration documents */
+	double noise_floor;                      /* mean KL on its share of that sample */
 };
 
 struct dsa_result_baseline {
@@ -77,7 +77,9 @@ struct dsa_results {
 	int corpus_count;
 	struct dsa_quality quality, heldout; /* of the emitted pattern; heldout.documents 0 = none */
 	struct dsa_quality base;             /* of the reference: KL 0, its NLL */
-	double noise_floor;
+	/* Mean KL on a sample of the calibration documents, its error, how many they were (0: it is not known). */
+	double noise_floor, noise_floor_se;
+	int noise_documents;
 	struct dsa_trace trace;
 	struct dsa_refinement refinement; /* the trace's greedy chain is apart from it */
 	double refine_work;               /* what it could cost, as a share of the search; NaN: there was none */

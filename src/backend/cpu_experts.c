@@ -5,6 +5,7 @@
 #include "cpu.h"
 
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lanes.h"
@@ -55,6 +56,12 @@ size_t cpu_experts_bytes(int64_t rows, int hidden, int inner, int experts, int c
 	return carve_scratch(&s, (struct cpu_carve){0}, rows, hidden, inner, experts, chosen, threads);
 }
 
+static int by_size(const void *a, const void *b)
+{
+	const struct piece *x = a, *y = b;
+	return x->count != y->count ? y->count - x->count : x->first - y->first;
+}
+
 /* Sorts the pairs of `rows` rows by expert; returns the number of pieces. */
 static int sort_pairs(const struct experts_scratch *s, const int32_t *ids, int64_t pairs, int experts)
 {
@@ -76,6 +83,8 @@ static int sort_pairs(const struct experts_scratch *s, const int32_t *ids, int64
 		for (int32_t at = e ? starts[e - 1] : 0; at < starts[e]; at += PIECE_ROWS)
 			s->pieces[count++] =
 			    (struct piece){.expert = e, .count = (int)cpu_min(PIECE_ROWS, starts[e] - at), .first = at};
+	/* The largest first: threads that take the small ones at the end are done nearly together. */
+	qsort(s->pieces, (size_t)count, sizeof *s->pieces, by_size);
 	return count;
 }
 

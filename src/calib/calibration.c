@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "dsa/announce.h"
+#include "dsa/noise.h"
 #include "dsa/pattern.h"
 
 static const double least_default_kl = 0.01, default_floors = 3;
@@ -135,23 +136,20 @@ static enum dsa_status measure_base(struct calibration *c)
 	return status;
 }
 
+static void tell_one(void *context)
+{
+	tell(context, 1);
+}
+
 static enum dsa_status measure_noise(struct calibration *c)
 {
-	struct dsa_measure measure;
-	struct dsa_quality quality;
 	struct dsa_arena scratch;
 	dsa_arena_init(&scratch);
-	enum dsa_status status = measure_split(c, &measure, c->shape->reference, DSA_CALIBRATION,
-	                                       c->options->seed ? c->options->seed : 1, &scratch);
-	if (!status) {
-		dsa_measure_quality(&measure, DSA_ALL_CORPORA, c->shape->topk, &quality);
-		c->results->noise_floor = quality.kl;
-		for (int i = 0; i < c->shape->corpora; i++) {
-			dsa_measure_quality(&measure, i, c->shape->topk, &quality);
-			c->results->corpora[i].noise_floor = quality.kl;
-		}
-		dsa_log_line(c->options->log, DSA_LOG_INFO, "noise floor: mean KL %.6g nats", c->results->noise_floor);
-	}
+	enum dsa_status status =
+	    dsa_noise_measure(c->results, c->evaluator, c->options->seed, tell_one, c, &scratch, c->err);
+	if (!status)
+		dsa_log_line(c->options->log, DSA_LOG_INFO, "noise floor: mean KL %.6g nats, on %d documents",
+		             c->results->noise_floor, c->results->noise_documents);
 	dsa_arena_release(&scratch);
 	return status;
 }
@@ -451,7 +449,9 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 	}
 	if (status)
 		return status;
-	c.batches = shape->batches * (1 + baselines) + batches_in(shape, DSA_CALIBRATION);
+	c.batches = shape->batches * (1 + baselines);
+	for (int b = 0; b < shape->batches; b++)
+		c.batches += dsa_noise_takes(shape, b) > 0;
 
 	status = fill_shape(results, shape, arena, err);
 	if (status)

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <math.h>
 
+#include "dsa/noise.h"
 #include "dsa/racing.h"
 #include "dsa/spool.h"
 
@@ -54,6 +55,8 @@ static double least_layers(const struct sums *s, int steps)
 	return s->first + met * s->pairs;
 }
 
+enum { NOISE = DSA_SPLITS }; /* beside the splits: the documents of the noise floor */
+
 struct total {
 	double tokens, scored, suffix;
 };
@@ -63,7 +66,7 @@ static struct total total_of(const struct dsa_evaluator_shape *shape, int split)
 	struct total total = {0};
 	for (int b = 0; b < shape->batches; b++) {
 		const struct dsa_evaluator_batch *batch = &shape->batch[b];
-		if (batch->split != split)
+		if (split == NOISE ? !dsa_noise_takes(shape, b) : batch->split != split)
 			continue;
 		total.tokens += (double)batch->tokens;
 		total.scored += (double)batch->scored;
@@ -84,7 +87,7 @@ static void expect_refinement(struct dsa_expectation *out, const struct sums *s,
 		return;
 	/* An exchange runs what lies behind the later of its two layers, if another shares it up to there. */
 	const double each = s->pairs / (n * (n - 1) / 2) * calibration->suffix;
-	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->refine_raced;
+	const double most = course->refine_work * out->token_layers, all = exchanges * each * course->raced;
 	out->refine_token_layers = fmin(most, all);
 	out->refine_head = out->refine_token_layers / each * (1 + 1 / together) * calibration->scored;
 	out->refine_suffix = out->refine_token_layers * refine_repeats;
@@ -95,6 +98,7 @@ void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluato
                           const struct dsa_course *course)
 {
 	const struct total calibration = total_of(shape, DSA_CALIBRATION), heldout = total_of(shape, DSA_HELDOUT);
+	const struct total noise = total_of(shape, NOISE);
 	const double layers = shape->layers, k = course->steps;
 	struct sums s;
 	sum_layers(&s, shape, locked, course->steps, course->wave);
@@ -117,8 +121,8 @@ void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluato
 	/* Uniform patterns keep a half and a quarter. */
 	out->suffix_shared = (of_search + winners) * s.shared + baselines * 0.625;
 	/* The reference, and the noise floor, whose embeddings differ everywhere. */
-	out->whole = layers * (2 * calibration.tokens + heldout.tokens);
-	out->head = calibration.scored * (4 + 2 * course->baselines + s.passes * asked) +
+	out->whole = layers * (calibration.tokens + noise.tokens + heldout.tokens);
+	out->head = 2 * noise.scored + calibration.scored * (2 + 2 * course->baselines + s.passes * asked) +
 	            heldout.scored * (2 + 2 * course->baselines + 2 * k);
 	if (course->refine_work > 0)
 		expect_refinement(out, &s, &calibration, course);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <math.h>
 
+#include "dsa/noise.h"
 #include "dsa/spool.h"
 
 static int64_t times(int64_t a, int64_t b)
@@ -17,6 +18,8 @@ static int64_t plus(int64_t a, int64_t b)
 	return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
 }
 
+enum { NOISE = DSA_SPLITS }; /* beside the splits: the documents of the noise floor */
+
 /* Sums over the batches of a split. */
 struct total {
 	int64_t tokens, scored, suffix, documents, batches;
@@ -27,7 +30,7 @@ static struct total total_of(const struct dsa_evaluator_shape *shape, int split)
 	struct total total = {0};
 	for (int b = 0; b < shape->batches; b++) {
 		const struct dsa_evaluator_batch *batch = &shape->batch[b];
-		if (batch->split != split)
+		if (split == NOISE ? !dsa_noise_takes(shape, b) : batch->split != split)
 			continue;
 		total.tokens = plus(total.tokens, batch->tokens);
 		total.scored = plus(total.scored, batch->scored);
@@ -106,9 +109,10 @@ void dsa_plan_calibrate(struct dsa_plan *plan, const struct dsa_evaluator_shape 
 	plan->head = plus(plan->head, times(products, calibration.scored));
 	plan->records = plus(plan->records, times(plan->evaluations, calibration.documents));
 	/* The noise floor runs whole: its embeddings differ everywhere. */
-	plan->whole = plus(plan->whole, once);
-	plan->head = plus(plan->head, times(2, calibration.scored));
-	plan->records = plus(plan->records, calibration.documents);
+	const struct total noise = total_of(shape, NOISE);
+	plan->whole = plus(plan->whole, times(noise.tokens, layers));
+	plan->head = plus(plan->head, times(2, noise.scored));
+	plan->records = plus(plan->records, noise.documents);
 	for (int i = 0; i < baselines; i++) {
 		add_single(plan, &calibration, layers, 0, savings);
 		add_single(plan, &heldout, layers, 0, savings);

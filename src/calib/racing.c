@@ -30,16 +30,22 @@ enum dsa_status dsa_race_init(struct dsa_race *race, const struct dsa_evaluator_
 	race->bound = dsa_arena_alloc(arena, (size_t)count, sizeof *race->bound, "the race", err);
 	race->debt = dsa_arena_alloc(arena, (size_t)count, sizeof *race->debt, "the race", err);
 	race->population = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->population, "the race", err);
+	race->scored = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->scored, "the race", err);
 	race->strata = dsa_arena_alloc(arena, (size_t)shape->corpora, sizeof *race->strata, "the race", err);
-	if (!race->racing || !race->recalled || !race->bound || !race->debt || !race->population || !race->strata)
+	if (!race->racing || !race->recalled || !race->bound || !race->debt || !race->population || !race->scored ||
+	    !race->strata)
 		return DSA_E_MEMORY;
 	for (int i = 0; i < count; i++) {
 		race->racing[i] = true;
 		race->bound[i] = NAN;
 	}
-	for (int b = 0; b < shape->batches; b++)
-		if (shape->batch[b].split == DSA_CALIBRATION)
-			race->population[shape->batch[b].corpus] += shape->batch[b].count;
+	for (int b = 0; b < shape->batches; b++) {
+		const struct dsa_evaluator_batch *batch = &shape->batch[b];
+		if (batch->split != DSA_CALIBRATION)
+			continue;
+		race->population[batch->corpus] += batch->count;
+		race->scored[batch->corpus] += batch->scored;
+	}
 	return DSA_OK;
 }
 
@@ -197,40 +203,85 @@ static bool find_leader(struct dsa_race *race, const struct dsa_measure *measure
 	return whole;
 }
 
-/* The candidate leaves for good: it, and whoever left because of it, is better than the leader by at most `owed`. */
-static void leave(struct dsa_race *race, int candidate, double owed, double bound)
+/* The candidate leaves for good: it, and whoever left because of it, is better than `leader` by at most `owed`. */
+static void leave(struct dsa_race *race, int candidate, int leader, double owed, double bound)
 {
 	race->racing[candidate] = false;
 	race->bound[candidate] = bound;
 	race->live--;
-	race->debt[race->leader] = fmax(race->debt[race->leader], owed);
+	race->debt[leader] = fmax(race->debt[leader], owed);
 }
 
 void dsa_race_withdraw(struct dsa_race *race, int candidate)
 {
 	assert(race->racing[candidate]);
-	leave(race, candidate, 0, NAN);
+	leave(race, candidate, race->leader, 0, NAN);
 }
 
-/* What a mean KL is at least over the whole population, whatever the unseen documents cost: no KL is below 0. `whole`
- * has seen all of them. */
-static double least_kl(const struct dsa_race *race, const struct dsa_measure *measure, const struct dsa_measure *whole)
+double dsa_race_least(const struct dsa_race *race, const struct dsa_measure *measure)
 {
 	double sum = 0, weights = 0;
 	for (int c = 0; c < race->shape->corpora; c++) {
-		double kl = 0, tokens = 0;
-		for (int d = 0; d < measure->documents; d++) {
-			if (measure->corpus_of[d] != c)
-				continue;
-			kl += measure->totals[d].kl;
-			tokens += (double)whole->totals[d].tokens;
-		}
-		if (!(tokens > 0))
+		double kl = 0;
+		if (!race->population[c])
 			continue;
-		sum += measure->weights[c] * (kl / tokens);
+		assert(race->scored[c] > 0);
+		for (int d = 0; d < measure->documents; d++)
+			if (measure->corpus_of[d] == c)
+				kl += measure->totals[d].kl;
+		sum += measure->weights[c] * (kl / (double)race->scored[c]);
 		weights += measure->weights[c];
 	}
 	return sum / weights;
+}
+
+/* Has it documents of every corpus? */
+static bool saw_each(const struct dsa_race *race, const struct dsa_measure *measure)
+{
+	for (int c = 0; c < race->shape->corpora; c++) {
+		bool seen = !race->population[c];
+		for (int d = 0; d < measure->documents && !seen; d++)
+			seen = measure->corpus_of[d] == c && measure->totals[d].tokens;
+		if (!seen)
+			return false;
+	}
+	return true;
+}
+
+/* Lets candidate i go if its KL cannot come down to the leader's, who has seen everything; or not further below it than
+ * epsilon allows: but then it may be as good as the next step's best, and its figure should speak of every corpus. */
+static void look_for_certain(struct dsa_race *race, const struct dsa_measure *measures, int i, double lowest)
+{
+	const double least = dsa_race_least(race, &measures[i]);
+	const double owed = race->debt[i] + (least > lowest ? 0 : lowest - least);
+	if (least > lowest || (owed <= race->epsilon && saw_each(race, &measures[i])))
+		leave(race, i, race->leader, owed, least - lowest);
+}
+
+/* Lets candidate i go if the documents it shares with `leader` speak against it. */
+static void look_at_sample(struct dsa_race *race, const struct dsa_measure *measures, int i, int leader)
+{
+	struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[leader]);
+	/* Either says so: the one where both are hard for the same documents, the other where the leader's own figure
+	 * is so small that its ratio to this one is hardly known. */
+	const double worse = fmax(bounds.worse, bounds.low);
+	const double owed = race->debt[i] + (worse > 0 ? 0 : -bounds.low);
+	if (worse > 0 || owed <= race->epsilon)
+		leave(race, i, leader, owed, worse > 0 ? worse : bounds.low);
+}
+
+/* Of those that have not seen everything the lowest so far, -1 if there is none. */
+static int find_second(const struct dsa_race *race, const struct dsa_measure *measures)
+{
+	double lowest = HUGE_VAL;
+	int second = -1;
+	for (int i = 0; i < race->count; i++) {
+		if (!race->racing[i] || saw_all(race, &measures[i]) || !(objective_of(race, &measures[i]) < lowest))
+			continue;
+		lowest = objective_of(race, &measures[i]);
+		second = i;
+	}
+	return second;
 }
 
 bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
@@ -238,26 +289,18 @@ bool dsa_race_look(struct dsa_race *race, const struct dsa_measure *measures)
 	double lowest;
 	const bool whole = find_leader(race, measures, &lowest);
 	for (int i = 0; i < race->count; i++) {
-		if (!race->racing[i] || i == race->leader)
-			continue;
-		if (whole && race->objective == DSA_OBJECTIVE_KL) {
-			const double least = least_kl(race, &measures[i], &measures[race->leader]);
-			const double owed = race->debt[i] + (least > lowest ? 0 : lowest - least);
-			if (least > lowest || owed <= race->epsilon) {
-				leave(race, i, owed, least - lowest);
-				continue;
-			}
-		}
-		if (race->recalled[i] && objective_of(race, &measures[i]) < lowest - race->epsilon)
+		if (whole && race->objective == DSA_OBJECTIVE_KL && race->racing[i] && i != race->leader)
+			look_for_certain(race, measures, i, lowest);
+		if (!race->racing[i] || i == race->leader ||
+		    (race->recalled[i] && objective_of(race, &measures[i]) < lowest - race->epsilon))
 			continue; /* what it was recalled for still holds */
-		struct dsa_race_interval bounds = dsa_race_compare(race, &measures[i], &measures[race->leader]);
-		/* Either says so: the one where both are hard for the same documents, the other where the leader's
-		 * own figure is so small that its ratio to this one is hardly known. */
-		const double worse = fmax(bounds.worse, bounds.low);
-		const double owed = race->debt[i] + (worse > 0 ? 0 : -bounds.low);
-		if (worse > 0 || owed <= race->epsilon)
-			leave(race, i, owed, worse > 0 ? worse : bounds.low);
+		look_at_sample(race, measures, i, race->leader);
 	}
+	/* Who has seen everything need not be the best: those on the way speak against one another as well. */
+	const int second = whole ? find_second(race, measures) : -1;
+	for (int i = 0; i < race->count && second >= 0; i++)
+		if (race->racing[i] && i != second && i != race->leader)
+			look_at_sample(race, measures, i, second);
 	return race->live == 1;
 }
 

@@ -171,13 +171,13 @@ static enum dsa_status check_figures(const struct refiner *r, const struct field
 	return DSA_OK;
 }
 
-/* Who is still racing sees batch number k, and is expected to see those behind it. */
+/* The exchanges still racing see batch number k, and are expected to see those behind it. */
 static enum dsa_status advance(struct refiner *r, struct field *field, int k, struct dsa_error *err)
 {
 	const int batch = r->order[k], left = r->batches - k, ahead = r->evaluator->ahead;
 	const char *base = field->patterns[BEST_KNOWN];
 	int count = 0;
-	for (int i = 0; i < field->count; i++) {
+	for (int i = 1; i < field->count; i++) {
 		if (!field->race.racing[i])
 			continue;
 		field->places[count] = i;
@@ -194,11 +194,15 @@ static enum dsa_status advance(struct refiner *r, struct field *field, int k, st
 	return status ? status : check_figures(r, field, count, err);
 }
 
-/* Runs the race; *finished: the exchanges still in it have seen every batch. */
+/* Runs the race, which the best known pattern has behind it; *finished: exchanges have seen every batch. */
 static enum dsa_status run_race(struct refiner *r, struct field *field, int shared, bool *finished,
                                 struct dsa_error *err)
 {
 	*finished = false;
+	/* No KL is below 0. */
+	if (r->options->objective == DSA_OBJECTIVE_KL &&
+	    objective_of(r, &field->measures[BEST_KNOWN]) <= r->options->epsilon)
+		return DSA_OK;
 	for (int k = 0; k < r->batches; k++) {
 		keep_affordable(r, field, k);
 		if (exchanges_left(field) == 0)
@@ -208,7 +212,7 @@ static enum dsa_status run_race(struct refiner *r, struct field *field, int shar
 			return status;
 		if (r->progress && r->progress->refine)
 			r->progress->refine(r->progress->context, shared, exchanges_left(field), k + 1, r->batches);
-		if (field->race.live > 1 && k + 1 < r->batches)
+		if (k + 1 < r->batches)
 			dsa_race_look(&field->race, field->measures);
 	}
 	*finished = true;
@@ -217,7 +221,7 @@ static enum dsa_status run_race(struct refiner *r, struct field *field, int shar
 
 /* Of those that ran to the end and beat the best known pattern beyond the paired standard error, the one with the
  * lowest objective; -1: none. */
-static int find_better(const struct refiner *r, const struct field *field, const struct dsa_measure *known)
+static int find_better(const struct refiner *r, const struct field *field)
 {
 	int better = -1;
 	double lowest = 0;
@@ -225,7 +229,8 @@ static int find_better(const struct refiner *r, const struct field *field, const
 		double difference, se;
 		if (!field->race.racing[i])
 			continue;
-		dsa_measure_difference(&field->measures[i], known, r->options->objective, &difference, &se);
+		dsa_measure_difference(&field->measures[i], &field->measures[BEST_KNOWN], r->options->objective,
+		                       &difference, &se);
 		const double objective = objective_of(r, &field->measures[i]);
 		if (-difference > se && (better < 0 || objective < lowest)) {
 			better = i;
@@ -239,7 +244,6 @@ static int find_better(const struct refiner *r, const struct field *field, const
 static enum dsa_status run_round(struct refiner *r, const char *pattern, const char **found, struct dsa_error *err)
 {
 	const int exchanges = count_exchanges(r, pattern);
-	struct dsa_measure known;
 	struct field field;
 	struct dsa_arena scratch;
 	bool finished;
@@ -249,13 +253,14 @@ static enum dsa_status run_round(struct refiner *r, const char *pattern, const c
 	dsa_arena_init(&scratch);
 	r->out->rounds++;
 	enum dsa_status status = field_init(&field, r, pattern, exchanges, &scratch, err);
+	/* It was measured before, so a journal knows what every exchange has to beat. */
+	if (!status)
+		status = dsa_measure_pattern(&field.measures[BEST_KNOWN], r->evaluator, pattern, pattern,
+		                             DSA_CALIBRATION, 0, &scratch, err);
 	if (!status)
 		status = run_race(r, &field, dsa_pattern_shared(pattern), &finished, err);
-	/* The best known pattern may have left the race on the way. */
-	if (!status && finished)
-		status = dsa_measure_pattern(&known, r->evaluator, pattern, pattern, DSA_CALIBRATION, 0, &scratch, err);
 	if (!status && finished) {
-		const int better = find_better(r, &field, &known);
+		const int better = find_better(r, &field);
 		if (better >= 0) {
 			*found = dsa_arena_text(r->arena, field.patterns[better], (size_t)r->shape->layers, err);
 			status = *found ? DSA_OK : DSA_E_MEMORY;

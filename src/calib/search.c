@@ -73,6 +73,8 @@ struct greedy {
 	int batches_in[DSA_SPLITS];
 	int *order;        /* (batches_in[DSA_CALIBRATION]) calibration batches as the candidates see them */
 	double pair_delta; /* racing: delta's share of one candidate against another, whatever the budget */
+	int sounding;      /* racing: batches of `order` that hold documents of every corpus */
+	double *behind;    /* (layers) what a flip cost in the step before beyond the best one, where both were seen */
 };
 
 /* The candidates of one step. */
@@ -81,6 +83,7 @@ struct field {
 	const char **patterns;        /* (count) */
 	struct dsa_measure *measures; /* (count) on calibration batches */
 	int *seen;                    /* (count) batches of g->order */
+	bool ahead;                   /* one has seen all of them before the others */
 	struct dsa_race race;         /* an exact search does not look at it */
 	const char **asked;           /* (count) room for a question's patterns */
 	int *places;                  /* (count) their places in the field */
@@ -177,58 +180,73 @@ static enum dsa_status advance(const struct greedy *g, struct field *field, cons
 	                                  g->order[k], 0, err);
 }
 
-/* Who had the lowest objective in the step before; in the first step, of what was seen. */
+/* Who was least behind the best one in the step before; in the first step, who has the lowest objective so far. */
 static int favourite(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates)
 {
-	const struct dsa_step *before = g->trace->count ? &g->trace->steps[g->trace->count - 1] : NULL;
 	double lowest = 0;
 	int best = -1;
-	for (int i = 0, j = 0; i < field->count; i++) {
-		double objective, se;
-		dsa_measure_objective(&field->measures[i], g->options->objective, &objective, &se);
-		while (before && before->candidates[j].layer < candidates[i].layer)
-			j++;
-		if (before)
-			objective = before->candidates[j].objective;
-		if (best < 0 || objective < lowest) {
+	for (int i = 0; i < field->count; i++) {
+		double figure = g->behind[candidates[i].layer], se;
+		if (!field->race.racing[i])
+			continue;
+		if (!g->trace->count)
+			dsa_measure_objective(&field->measures[i], g->options->objective, &figure, &se);
+		if (best < 0 || figure < lowest) {
 			best = i;
-			lowest = objective;
+			lowest = figure;
 		}
 	}
 	return best;
 }
 
-/* Have the first k batches documents of every corpus? */
-static bool covers_corpora(const struct greedy *g, int k)
+/* Who is better than the one ahead by more than epsilon and by more than others, so far; -1: nobody. */
+static int rival(const struct greedy *g, const struct field *field)
 {
-	for (int c = 0; c < g->shape->corpora; c++) {
-		bool wanted = false, seen = false;
-		for (int i = 0; i < g->batches_in[DSA_CALIBRATION]; i++) {
-			const bool here = g->shape->batch[g->order[i]].corpus == c;
-			wanted = wanted || here;
-			seen = seen || (here && i < k);
+	const struct dsa_measure *first = &field->measures[field->race.leader];
+	double lowest = -g->options->epsilon;
+	int best = -1;
+	for (int i = 0; i < field->count; i++) {
+		double difference, se;
+		if (!field->race.racing[i] || field->seen[i] == g->batches_in[DSA_CALIBRATION])
+			continue;
+		dsa_measure_difference(&field->measures[i], first, g->options->objective, &difference, &se);
+		if (difference < lowest) {
+			best = i;
+			lowest = difference;
 		}
-		if (wanted && !seen)
-			return false;
 	}
-	return true;
+	return best;
 }
 
-/* The favourite sees every batch before the others go on: then a few documents tell who cannot come down to it. */
-static enum dsa_status run_ahead(const struct greedy *g, struct field *field, const struct dsa_candidate *candidates,
-                                 const char *current, int done, struct dsa_error *err)
+/* Who is to see all batches before the others go on to batch k; -1: nobody. Only of a KL anything is certain then. */
+static int who_runs_ahead(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates,
+                          int k)
 {
-	const int first = favourite(g, field, candidates), batches = g->batches_in[DSA_CALIBRATION];
+	if (!g->options->racing || g->options->objective != DSA_OBJECTIVE_KL || field->race.live == 1)
+		return -1;
+	if (!field->ahead)
+		return !g->trace->count && k < g->sounding ? -1 : favourite(g, field, candidates);
+	return k < 2 * g->sounding ? -1 : rival(g, field);
+}
+
+/* Candidate `first` sees all batches: then a few documents tell who cannot come down to it. */
+static enum dsa_status run_ahead(const struct greedy *g, struct field *field, int first, const char *current, int *done,
+                                 struct dsa_error *err)
+{
+	const int batches = g->batches_in[DSA_CALIBRATION], from = field->seen[first];
 	const struct dsa_ask question = {.base = current, .patterns = &field->patterns[first], .count = 1};
-	enum dsa_status status = dsa_announce(g->evaluator, &question, g->order + field->seen[first],
-	                                      batches - field->seen[first], false, err);
+	enum dsa_status status = dsa_announce(g->evaluator, &question, g->order + from, batches - from, false, err);
 	while (field->seen[first] < batches && !status) {
 		const int k = field->seen[first]++;
 		status = dsa_measure_batch(field->measures, &first, g->evaluator, current, question.patterns, 1,
 		                           g->order[k], 0, err);
+		*done = *done > k ? *done : k + 1;
 		if (!status)
-			tell(g, field->race.live, done);
+			tell(g, field->race.live, *done);
 	}
+	field->ahead = true;
+	if (!status)
+		dsa_race_look(&field->race, field->measures);
 	return status;
 }
 
@@ -237,21 +255,15 @@ static enum dsa_status run_race(const struct greedy *g, struct field *field, con
                                 const char *current, int *done, struct dsa_error *err)
 {
 	const int batches = g->batches_in[DSA_CALIBRATION];
-	/* Only of a KL anything is certain. */
-	bool ahead = !g->options->racing || field->count == 1 || g->options->objective != DSA_OBJECTIVE_KL;
 	enum dsa_status status = DSA_OK;
 	do {
 		for (int k = 0; k < batches && !status; k++) {
-			if (!ahead && covers_corpora(g, k)) {
-				status = run_ahead(g, field, candidates, current, *done, err);
-				ahead = true;
-				if (!status && k)
-					dsa_race_look(&field->race, field->measures);
-			}
-			if (status)
-				break;
+			const int first = who_runs_ahead(g, field, candidates, k);
 			int count;
-			status = advance(g, field, current, k, &count, err);
+			if (first >= 0)
+				status = run_ahead(g, field, first, current, done, err);
+			if (!status)
+				status = advance(g, field, current, k, &count, err);
 			if (status || !count)
 				continue;
 			*done += *done == k;
@@ -261,6 +273,17 @@ static enum dsa_status run_race(const struct greedy *g, struct field *field, con
 		}
 	} while (!status && g->options->racing && dsa_race_recall(&field->race, field->measures));
 	return status;
+}
+
+/* What each candidate cost beyond the winner on the documents that it has seen: it tells the next step's favourite. */
+static void remember(const struct greedy *g, const struct field *field, const struct dsa_candidate *candidates,
+                     int winner)
+{
+	for (int i = 0; i < field->count; i++) {
+		double se;
+		dsa_measure_difference(&field->measures[i], &field->measures[winner], g->options->objective,
+		                       &g->behind[candidates[i].layer], &se);
+	}
 }
 
 /* Figures of each candidate from its measure; *winner, of those who saw every document, has the lowest objective, the
@@ -373,6 +396,7 @@ static enum dsa_status take_step(struct greedy *g, const char *current, struct d
 	if (status)
 		goto cleanup;
 	g->trace->count++;
+	remember(g, &field, step->candidates, winner);
 	if (g->progress && g->progress->done)
 		g->progress->done(g->progress->context, step);
 cleanup:
@@ -431,6 +455,20 @@ static enum dsa_status descend(struct greedy *g, enum dsa_bound *end, struct dsa
 	return status;
 }
 
+/* The first batches of g->order that hold documents of every corpus. */
+static int count_sounding(const struct greedy *g)
+{
+	int count = 0;
+	for (int c = 0; c < g->shape->corpora; c++)
+		for (int k = 0; k < g->batches_in[DSA_CALIBRATION]; k++) {
+			if (g->shape->batch[g->order[k]].corpus != c)
+				continue;
+			count = k + 1 > count ? k + 1 : count;
+			break;
+		}
+	return count;
+}
+
 /* An exact search asks in the order of the file. */
 static enum dsa_status order_batches(struct greedy *g, struct dsa_error *err)
 {
@@ -439,12 +477,13 @@ static enum dsa_status order_batches(struct greedy *g, struct dsa_error *err)
 	g->order = dsa_arena_alloc(g->arena, (size_t)shape->batches, sizeof *g->order, "the order of batches", err);
 	if (!g->order)
 		return DSA_E_MEMORY;
-	if (g->options->racing)
-		return dsa_race_order(shape, g->order, &count, err);
-	for (int b = 0; b < shape->batches; b++)
+	enum dsa_status status = g->options->racing ? dsa_race_order(shape, g->order, &count, err) : DSA_OK;
+	for (int b = 0; b < shape->batches && !g->options->racing; b++)
 		if (shape->batch[b].split == DSA_CALIBRATION)
 			g->order[count++] = b;
-	return DSA_OK;
+	if (!status)
+		g->sounding = count_sounding(g);
+	return status;
 }
 
 enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator *evaluator,
@@ -482,7 +521,8 @@ enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator 
 	trace->steps = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *trace->steps, "the trace", err);
 	trace->base_by_corpus = dsa_arena_alloc(arena, (size_t)shape->corpora * DSA_SPLITS,
 	                                        sizeof *trace->base_by_corpus, "the trace", err);
-	if (!trace->steps || !trace->base_by_corpus)
+	g.behind = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *g.behind, "the order of candidates", err);
+	if (!trace->steps || !trace->base_by_corpus || !g.behind)
 		return DSA_E_MEMORY;
 
 	status = descend(&g, &end, err);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "dsa/noise.h"
 #include "dsa/pattern.h"
 #include "dsa/racing.h"
 
@@ -229,24 +230,6 @@ static enum dsa_status measure_and_judge(struct verifier *v, struct dsa_verifica
 	}
 }
 
-static enum dsa_status measure_noise(struct verifier *v)
-{
-	const char *reference = v->shape->reference;
-	struct dsa_measure measure;
-	struct dsa_quality quality;
-	enum dsa_status status = dsa_measure_pattern(&measure, v->evaluator, reference, reference, DSA_CALIBRATION,
-	                                             v->now->seed ? v->now->seed : 1, v->arena, v->err);
-	if (status)
-		return status;
-	dsa_measure_quality(&measure, DSA_ALL_CORPORA, v->shape->topk, &quality);
-	v->now->noise_floor = quality.kl;
-	for (int c = 0; c < v->shape->corpora; c++) {
-		dsa_measure_quality(&measure, c, v->shape->topk, &quality);
-		v->now->corpora[c].noise_floor = quality.kl;
-	}
-	return DSA_OK;
-}
-
 /* The file's baselines on these documents; what a journal does not know, or the checkpoint cannot run, is left out. */
 static enum dsa_status measure_baselines(struct verifier *v)
 {
@@ -334,7 +317,7 @@ enum dsa_status dsa_verification_run(struct dsa_verification *verification, stru
 	if (!status)
 		status = measure_and_judge(&v, verification);
 	if (!status && options->renew)
-		status = measure_noise(&v);
+		status = dsa_noise_measure(v.now, v.evaluator, v.now->seed, NULL, NULL, v.arena, v.err);
 	if (!status && options->renew)
 		status = measure_baselines(&v);
 	return status;

@@ -166,7 +166,6 @@ static enum dsa_status expect(struct dry_run *dry, struct dsa_error *err)
 	*course = (struct dsa_course){
 	    .steps = dsa_expect_steps(candidates, options->full_trace, deepest, bounded),
 	    .raced = raced ? dsa_expect_raced(documents, by_nll ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL) : 1,
-	    .refine_raced = raced ? dsa_expect_raced(documents, DSA_OBJECTIVE_NLL) : 1,
 	    .refine_work = options->refine ? options->refine_work : 0,
 	    .base_kept = candidates ? (double)dry->base_states / candidates : 1,
 	    .flips_kept = candidates ? (double)dry->candidate_states / candidates : 1,

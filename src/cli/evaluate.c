@@ -24,7 +24,7 @@ static enum dsa_status evaluate(struct dsa_session *session, struct dsa_results 
 	if (!status)
 		status = dsa_session_describe(session, results, err);
 	/* Never measured here, so it must not read as 0. */
-	results->noise_floor = NAN;
+	results->noise_floor = results->noise_floor_se = NAN;
 	for (int c = 0; c < results->corpus_count && !status; c++)
 		results->corpora[c].noise_floor = NAN;
 	if (!status)

@@ -285,6 +285,8 @@ static void put_noise_floor(struct dsa_json_writer *writer, const struct dsa_res
 {
 	dsa_json_object(writer, "noise_floor");
 	dsa_json_put_real(writer, "kl", results->noise_floor);
+	dsa_json_put_real(writer, "kl_se", results->noise_floor_se);
+	dsa_json_put_int(writer, "documents", results->noise_documents);
 	dsa_json_object(writer, "corpora");
 	for (int i = 0; i < results->corpus_count; i++)
 		dsa_json_put_real(writer, unique_name(scratch, results->corpora[i].name, earlier_corpora(results, i)),

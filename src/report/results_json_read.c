@@ -380,6 +380,8 @@ static enum dsa_status read_corpora(const struct results_reader *reader, const j
 		return status;
 	reader_below(inner, reader->place, "noise_floor");
 	if ((status = dsa_json_real(noise, inner, "kl", NAN, &results->noise_floor, reader->err)) ||
+	    (status = dsa_json_real(noise, inner, "kl_se", NAN, &results->noise_floor_se, reader->err)) ||
+	    (status = reader_int(reader, noise, inner, "documents", 0, INT_MAX, 0, &results->noise_documents)) ||
 	    (status = reader_object(reader, noise, inner, "corpora", &floors)))
 		return status;
 	size_t count = json_object_size(members);

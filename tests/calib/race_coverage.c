@@ -103,8 +103,8 @@ static enum dsa_status answer(struct dsa_evaluator *self, const struct dsa_ask *
 	return status;
 }
 
-/* Calibration documents of each corpus in another order, `each` a batch. */
-static void shuffle(struct recorded *r, uint64_t seed, int each)
+/* Calibration documents of each corpus in another order, `each` a batch; known: of any pattern, for their tokens. */
+static void shuffle(struct recorded *r, const struct known *known, uint64_t seed, int each)
 {
 	int n = 0;
 	r->cut.batches = 0;
@@ -120,12 +120,15 @@ static void shuffle(struct recorded *r, uint64_t seed, int each)
 			r->order[i] = r->order[j];
 			r->order[j] = swap;
 		}
-		for (int i = first; i < n; i += each)
-			r->batches[r->cut.batches++] =
-			    (struct dsa_evaluator_batch){.corpus = c,
-			                                 .split = DSA_CALIBRATION,
-			                                 .documents = r->order + i,
-			                                 .count = n - i < each ? n - i : each};
+		for (int i = first; i < n; i += each) {
+			struct dsa_evaluator_batch *batch = &r->batches[r->cut.batches++];
+			*batch = (struct dsa_evaluator_batch){.corpus = c,
+			                                      .split = DSA_CALIBRATION,
+			                                      .documents = r->order + i,
+			                                      .count = n - i < each ? n - i : each};
+			for (int d = 0; d < batch->count; d++)
+				batch->scored += dsa_doc_stats_total(&known->documents[batch->documents[d]]).tokens;
+		}
 	}
 }
 
@@ -213,6 +216,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	open_recorded(&r, argv[1], &results, &err);
+	const struct known *reference = look_up(&r, results.reference, &err);
+	must(reference ? DSA_OK : DSA_E_MISSING, &err);
 	if (strcmp(results.search, "exact") != 0) {
 		fprintf(stderr, "race_coverage: %s was a %s search, expected exact: it knows every figure\n", argv[1],
 		        results.search);
@@ -229,7 +234,7 @@ int main(int argc, char **argv)
 		if (m < 2)
 			continue;
 		for (int o = 0; o < orders; o++) {
-			shuffle(&r, (uint64_t)o + 1, each);
+			shuffle(&r, reference, (uint64_t)o + 1, each);
 			race(&r, &one, s ? results.trace.steps[s - 1].pattern : results.reference, step,
 			     delta * (m * (m - 1)) / (n * (n - 1)), epsilon);
 		}

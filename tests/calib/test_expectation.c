@@ -137,14 +137,8 @@ static void a_race_asks_for_less_and_its_winners_for_all(void **state)
 static void refinement_stays_within_its_allowance_and_its_exchanges(void **state)
 {
 	(void)state;
-	struct dsa_course course = {.steps = 3,
-	                            .raced = 1,
-	                            .refine_raced = 1,
-	                            .refine_work = 0.25,
-	                            .base_kept = 1,
-	                            .flips_kept = 1,
-	                            .baselines = 2,
-	                            .wave = 16};
+	struct dsa_course course = {
+	    .steps = 3, .raced = 1, .refine_work = 0.25, .base_kept = 1, .flips_kept = 1, .baselines = 2, .wave = 16};
 	struct dsa_expectation found;
 	dsa_expect_calibrate(&found, &shape, NULL, &course);
 	assert_true(near(found.refine_token_layers, 0.25 * found.token_layers));

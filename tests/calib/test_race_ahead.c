@@ -40,44 +40,76 @@ static void few_documents_are_not_raced_but_by_what_is_certain(void **state)
 	}
 }
 
-/* Two corpora of weights 1 and 3, 8 and 4 documents; the leader has seen them all, the others one of each. */
+/* A race in two corpora of weights 1 and 3, of 8 and 4 documents, as far as looks at measures go. */
+enum { LEADER, ABOVE, BELOW, COUNT, DOCUMENTS = 12 };
+
+struct two_corpora {
+	int corpus_of[DOCUMENTS];
+	double weights[2];
+	struct dsa_evaluator_batch batches[2];
+	struct dsa_evaluator_shape shape;
+	struct dsa_measure m[COUNT];
+	struct dsa_race race;
+	struct dsa_arena arena;
+};
+
+/* The leader has seen all, at 1 each. */
+static void begin(struct two_corpora *t, enum dsa_objective objective, double epsilon)
+{
+	struct dsa_error err;
+	*t = (struct two_corpora){.weights = {1, 3},
+	                          .batches = {{.split = DSA_CALIBRATION, .count = 8, .scored = 8},
+	                                      {.corpus = 1, .split = DSA_CALIBRATION, .count = 4, .scored = 4}}};
+	for (int d = 8; d < DOCUMENTS; d++)
+		t->corpus_of[d] = 1;
+	t->shape = (struct dsa_evaluator_shape){.corpora = 2, .batches = 2, .batch = t->batches};
+	dsa_arena_init(&t->arena);
+	for (int i = 0; i < COUNT; i++)
+		assert_int_equal(dsa_measure_init(&t->m[i], 2, DOCUMENTS, t->weights, t->corpus_of, &t->arena, &err),
+		                 DSA_OK);
+	assert_int_equal(dsa_race_init(&t->race, &t->shape, objective, 0.01, epsilon, COUNT, &t->arena, &err), DSA_OK);
+	see(&t->m[LEADER], 0, DOCUMENTS, 1, 0);
+}
+
+/* The others have seen one of each corpus. */
 static void who_cannot_come_down_to_a_whole_leader_leaves_however_few_it_saw(void **state)
 {
 	(void)state;
-	enum { LEADER, ABOVE, BELOW, COUNT, DOCUMENTS = 12 };
-	int corpus_of[DOCUMENTS] = {0};
-	double weights[] = {1, 3};
-	for (int d = 8; d < DOCUMENTS; d++)
-		corpus_of[d] = 1;
-	struct dsa_evaluator_batch batches[] = {{.split = DSA_CALIBRATION, .count = 8},
-	                                        {.corpus = 1, .split = DSA_CALIBRATION, .count = 4}};
-	const struct dsa_evaluator_shape shape = {.corpora = 2, .batches = 2, .batch = batches};
 	for (int objective = 0; objective < 2; objective++) {
-		struct dsa_measure m[COUNT];
-		struct dsa_race race;
-		struct dsa_error err;
-		struct dsa_arena arena;
-		dsa_arena_init(&arena);
-		for (int i = 0; i < COUNT; i++)
-			assert_int_equal(dsa_measure_init(&m[i], 2, DOCUMENTS, weights, corpus_of, &arena, &err),
-			                 DSA_OK);
-		assert_int_equal(dsa_race_init(&race, &shape, objective ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL, 0.01, 0,
-		                               COUNT, &arena, &err),
-		                 DSA_OK);
-		see(&m[LEADER], 0, DOCUMENTS, 1, 0);
+		struct two_corpora t;
+		begin(&t, objective ? DSA_OBJECTIVE_NLL : DSA_OBJECTIVE_KL, 0);
 		/* 1/4 · x/8 + 3/4 · x/4 is 1 at x = 32/7. */
 		for (int i = ABOVE; i < COUNT; i++) {
 			const double mean = i == ABOVE ? 4.58 : 4.57;
-			see(&m[i], 0, 1, mean, 0);
-			see(&m[i], 8, 9, mean, 0);
+			see(&t.m[i], 0, 1, mean, 0);
+			see(&t.m[i], 8, 9, mean, 0);
 		}
-		assert_false(dsa_race_look(&race, m));
-		assert_true(race.leader == LEADER && race.racing[BELOW]);
-		assert_true(race.racing[ABOVE] == (objective == 1));
+		assert_false(dsa_race_look(&t.race, t.m));
+		assert_true(t.race.leader == LEADER && t.race.racing[BELOW]);
+		assert_true(t.race.racing[ABOVE] == (objective == 1));
 		if (!objective)
-			assert_true(near(race.bound[ABOVE], 4.58 * 7 / 32 - 1));
-		dsa_arena_release(&arena);
+			assert_true(near(t.race.bound[ABOVE], 4.58 * 7 / 32 - 1));
+		dsa_arena_release(&t.arena);
 	}
+}
+
+/* Within epsilon of a whole leader only who has seen each corpus leaves, worse than it whoever has seen anything. */
+static void who_cannot_be_better_by_epsilon_leaves_when_each_corpus_was_seen(void **state)
+{
+	(void)state;
+	struct two_corpora t;
+	begin(&t, DSA_OBJECTIVE_KL, 0.7);
+	see(&t.m[ABOVE], 0, 1, 33, 0); /* 1/4 · 33/8 */
+	see(&t.m[BELOW], 0, 1, 10, 0); /* 1/4 · 10/8, less than 0.7 below 1 */
+	assert_false(dsa_race_look(&t.race, t.m));
+	assert_true(!t.race.racing[ABOVE] && t.race.racing[BELOW]);
+	assert_true(near(t.race.bound[ABOVE], 33 / 32.0 - 1));
+	see(&t.m[BELOW], 8, 9, 0.25, 0); /* and 3/4 · 0.25/4 */
+	assert_true(dsa_race_look(&t.race, t.m));
+	assert_true(t.race.racing[LEADER] && !t.race.racing[BELOW]);
+	assert_true(near(t.race.bound[BELOW], 10 / 32.0 + 0.75 / 16 - 1));
+	assert_true(near(t.race.debt[LEADER], -t.race.bound[BELOW]));
+	dsa_arena_release(&t.arena);
 }
 
 /* What is certain changes no flip: with delta 0 no sample tells anything, and the flips are exact search's. */
@@ -120,6 +152,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(few_documents_are_not_raced_but_by_what_is_certain),
 	    cmocka_unit_test(who_cannot_come_down_to_a_whole_leader_leaves_however_few_it_saw),
+	    cmocka_unit_test(who_cannot_be_better_by_epsilon_leaves_when_each_corpus_was_seen),
 	    cmocka_unit_test(without_samples_a_race_commits_the_flips_of_an_exact_search),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

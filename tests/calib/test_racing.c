@@ -98,7 +98,7 @@ static void the_flip_is_within_epsilon_of_the_best_in_99_of_100_noisy_problems(v
 	assert_true((double)tallies[0].asked < 0.6 * (double)tallies[0].full);
 	assert_true((double)tallies[3].asked < 0.5 * (double)tallies[3].full);
 	assert_true((double)tallies[2].asked < 0.9 * (double)tallies[2].full);
-	assert_true((double)tallies[1].asked > 0.9 * (double)tallies[1].full);
+	assert_true((double)tallies[1].asked > 0.8 * (double)tallies[1].full);
 }
 
 /* What --dry-run expects of a race, on problems of the first kind above, in 16 batches as a run has them. */
@@ -129,7 +129,7 @@ static double lost_truths(int pairs, double alpha, double sigma, bool ratio)
 	enum { DOCUMENTS = 64 };
 	int corpus_of[DOCUMENTS] = {0}, lost = 0;
 	double weight = 1, figures[DOCUMENTS];
-	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS};
+	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS, .scored = DOCUMENTS};
 	const struct dsa_evaluator_shape shape = {.corpora = 1, .batches = 1, .batch = &batch};
 	for (int i = 0; i < pairs; i++) {
 		struct dsa_measure a, b;
@@ -186,7 +186,7 @@ static void bounds_follow_the_formula_and_end_at_the_truth(void **state)
 	enum { DOCUMENTS = 40, SEEN = 20 };
 	int corpus_of[DOCUMENTS] = {0};
 	double weight = 3;
-	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS};
+	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS, .scored = DOCUMENTS};
 	const struct dsa_evaluator_shape shape = {.corpora = 1, .batches = 1, .batch = &batch};
 	struct dsa_measure a, b;
 	struct dsa_race race;
@@ -228,7 +228,7 @@ static void what_leaves_within_epsilon_never_adds_up_to_more(void **state)
 	enum { A, B, C, COUNT, DOCUMENTS = 200 };
 	int corpus_of[DOCUMENTS] = {0};
 	double weight = 1;
-	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS};
+	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS, .scored = DOCUMENTS};
 	const struct dsa_evaluator_shape shape = {.corpora = 1, .batches = 1, .batch = &batch};
 	struct dsa_measure m[COUNT];
 	struct dsa_race race;
@@ -272,7 +272,7 @@ static void who_left_for_a_leader_that_gets_worse_is_called_back(void **state)
 	enum { A, B, WORST, COUNT, DOCUMENTS = 64, SEEN = 32 };
 	int corpus_of[DOCUMENTS] = {0};
 	double weight = 1;
-	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS};
+	struct dsa_evaluator_batch batch = {.split = DSA_CALIBRATION, .count = DOCUMENTS, .scored = DOCUMENTS};
 	const struct dsa_evaluator_shape shape = {.corpora = 1, .batches = 1, .batch = &batch};
 	struct dsa_measure m[COUNT];
 	struct dsa_race race;

@@ -31,8 +31,9 @@ def calibrate(checkpoint, *args):
 def test_planned_work_is_what_a_full_trace_counts():
     for checkpoint, args in ((GLM, ()), (SHARED, ()), (GLM, ("--force-full", "2")), (GLM, ("--search", "naive")),
                              (GLM, ("--holdout", "0"))):
-        found = plan("calibrate", checkpoint, *args)["search"]
-        out = calibrate(checkpoint, *args)
+        exact = ("--search", "exact", *args)
+        found = plan("calibrate", checkpoint, *exact)["search"]
+        out = calibrate(checkpoint, *exact)
         data = results(out)
         equal(found["token_layers_least"], data["work"]["token_layers"], "token-layers")
         equal(found["token_layers_naive"], data["work"]["token_layers_naive"], "naive token-layers")

@@ -211,6 +211,8 @@ static inline void fixture_fill(struct dsa_results *results, int layers, const c
 	    .holdout = 0.25,
 	    .corpus_count = 2,
 	    .noise_floor = 0.000125,
+	    .noise_floor_se = 0.00003125,
+	    .noise_documents = 16,
 	    .work = {.token_layers = 123456789,
 	             .head_tokens = 4567890,
 	             .token_layers_naive = 345678901,

@@ -262,6 +262,7 @@ static void a_run_with_nothing_measured_still_gives_a_page(void **state)
 	    .pattern = "F",
 	    .reference = "F",
 	    .noise_floor = (double)NAN,
+	    .noise_floor_se = (double)NAN,
 	    .budget =
 		{.kl = (double)NAN, .nll = (double)NAN, .kl_p99 = (double)NAN, .top1 = (double)NAN, .max_shared = -1},
 	    .trace = {.emitted = -1},

@@ -72,6 +72,7 @@ static void a_bare_result_survives_the_round_trip(void **state)
 	    .pattern = "FFF",
 	    .reference = "FFF",
 	    .noise_floor = (double)NAN,
+	    .noise_floor_se = (double)NAN,
 	    .budget =
 		{.kl = (double)NAN, .nll = (double)NAN, .kl_p99 = (double)NAN, .top1 = (double)NAN, .max_shared = -1},
 	    .trace = {.emitted = -1},
