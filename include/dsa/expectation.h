@@ -41,7 +41,8 @@ void dsa_expect_calibrate(struct dsa_expectation *out, const struct dsa_evaluato
  * bound), and with a bound on quality the step behind two thirds of the candidates, which breaks it. */
 int dsa_expect_steps(int candidates, bool full, int deepest, bool bounded);
 /* Share of a raced step's candidate-documents that are asked, of N calibration documents: √(DSA_RACE_DOCUMENTS / N), at
- * most 1; by KL, where certain bounds need no sample, at most 0.6 from 8 documents on (tests/calib/test_racing.c). */
+ * most 1; by KL, where certain bounds need no sample, at most 0.25 from 8 documents on (method.md, What --dry-run
+ * expects). */
 double dsa_expect_raced(int documents, enum dsa_objective objective);
 /* Without and with refinement; the plan's rates. */
 double dsa_expect_seconds(const struct dsa_expectation *expectation, const struct dsa_plan_rates *rates, bool refined);

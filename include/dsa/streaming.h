@@ -43,8 +43,9 @@ struct dsa_streaming_cost {
 	double flops;
 	double link_bytes; /* to and from all GPUs: weights, and states that lie on the host */
 	double disk_bytes;
-	double compute_seconds, link_seconds, disk_seconds;
-	double seconds; /* the slowest of the three */
+	double locked_bytes; /* of the host, on all of them, taken and page-locked for states kept there */
+	double compute_seconds, link_seconds, disk_seconds, lock_seconds;
+	double seconds; /* the slowest of the first three, and the locking: the device waits for that */
 	enum dsa_streaming_bound bound;
 };
 

@@ -7,7 +7,7 @@
 #include "dsa/racing.h"
 #include "dsa/spool.h"
 
-static const double budget_depth = 2.0 / 3, refine_repeats = 1.7, certain_share = 0.6;
+static const double budget_depth = 2.0 / 3, refine_repeats = 1.7, certain_share = 0.25;
 
 /* Sums over the candidate layers a_0 < a_1 < … of L layers, and over steps. */
 struct sums {

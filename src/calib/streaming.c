@@ -21,11 +21,17 @@ struct pricing {
 	const struct dsa_streaming_rates *rates;
 	const struct dsa_streaming_plan *plan;
 	int context, together;
-	double share;   /* of the documents, the most that one GPU has */
-	double batches; /* of these */
-	double state;   /* bytes of a document's */
-	double on_host; /* share of the kept states that lie there */
+	double share;                     /* of the documents, the most that one GPU has */
+	double batches;                   /* of these */
+	double state;                     /* bytes of a document's */
+	double on_host;                   /* share of the kept states that lie there */
+	double base_locked, flips_locked; /* bytes of one GPU's: keys, references and the base's states; candidates' */
 };
+
+/* Bytes per second of host memory that is taken and page-locked for the first time while the device waits: 30 GB of
+ * candidates' states took a search 6.8 s longer than on the device, less 0.6 s to bring them there
+ * (scripts/check_plan.py, H100 80GB HBM3, commit 48265b5). */
+static const double lock_rate = 4.9e9;
 
 void dsa_streaming_measured(struct dsa_streaming_rates *rates, const struct dsa_model_config *config, int context)
 {
@@ -98,10 +104,12 @@ static void finish(const struct pricing *p, struct dsa_streaming_cost *cost)
 	const struct dsa_streaming_machine *m = p->machine;
 	cost->link_seconds = cost->link_bytes / m->gpus / m->link_rate;
 	cost->disk_seconds = cost->disk_bytes / m->disk_rate;
-	cost->seconds = fmax(cost->compute_seconds, fmax(cost->link_seconds, cost->disk_seconds));
-	cost->bound = cost->seconds == cost->compute_seconds ? DSA_STREAMING_COMPUTE
-	              : cost->seconds == cost->link_seconds  ? DSA_STREAMING_LINK
-	                                                     : DSA_STREAMING_READS;
+	cost->lock_seconds = cost->locked_bytes / m->gpus / lock_rate;
+	const double slowest = fmax(cost->compute_seconds, fmax(cost->link_seconds, cost->disk_seconds));
+	cost->seconds = slowest + cost->lock_seconds;
+	cost->bound = slowest == cost->compute_seconds ? DSA_STREAMING_COMPUTE
+	              : slowest == cost->link_seconds  ? DSA_STREAMING_LINK
+	                                               : DSA_STREAMING_READS;
 }
 
 static void price_base(const struct pricing *p, struct dsa_streaming_cost *cost)
@@ -118,7 +126,8 @@ static void price_base(const struct pricing *p, struct dsa_streaming_cost *cost)
 	    .flops = documents * (p->context * flops + products * scored * 2.0 * c->vocab * c->hidden),
 	    .compute_seconds = p->share * (p->context * seconds + products * scored * p->rates->head),
 	    .link_bytes = p->machine->gpus * p->batches * (double)p->plan->residency.link,
-	    .disk_bytes = p->machine->gpus * p->batches * (double)p->plan->residency.disk};
+	    .disk_bytes = p->machine->gpus * p->batches * (double)p->plan->residency.disk,
+	    .locked_bytes = p->machine->gpus * p->base_locked};
 	finish(p, cost);
 }
 
@@ -168,7 +177,8 @@ static void price_steps(const struct pricing *p, struct dsa_streaming_cost *cost
 	    .flops = plan->documents * (flops + products * suffix * 2.0 * c->vocab * c->hidden),
 	    .compute_seconds = p->share * (seconds + products * suffix * p->rates->head),
 	    .link_bytes = p->machine->gpus * (p->batches * link + p->share * states),
-	    .disk_bytes = p->machine->gpus * p->batches * disk};
+	    .disk_bytes = p->machine->gpus * p->batches * disk,
+	    .locked_bytes = p->machine->gpus * p->flips_locked}; /* later steps take what earlier ones gave back */
 	finish(p, cost);
 }
 
@@ -178,6 +188,7 @@ static void add(const struct pricing *p, struct dsa_streaming_cost *to, const st
 	to->flops += cost->flops;
 	to->link_bytes += cost->link_bytes;
 	to->disk_bytes += cost->disk_bytes;
+	to->locked_bytes += cost->locked_bytes;
 	to->compute_seconds += cost->compute_seconds;
 	finish(p, to);
 }
@@ -225,9 +236,9 @@ static bool plan_places(struct dsa_streaming_plan *plan, const struct dsa_model_
 	return fits;
 }
 
-/* What --host-memory leaves goes to what every pattern needs, then to the base's path, then to candidates. Returns the
- * share of it that lies on the host. */
-static double plan_states(struct dsa_streaming_plan *plan, const struct pricing *p, uint64_t device)
+/* What --host-memory leaves goes to what every pattern needs, then to the base's path, then to candidates; the first of
+ * it lies on the device as far as that has room. */
+static void plan_states(struct dsa_streaming_plan *plan, struct pricing *p, uint64_t device)
 {
 	const struct dsa_model_config *c = p->config;
 	const struct dsa_pass_document document = {.tokens = p->context};
@@ -240,8 +251,11 @@ static double plan_states(struct dsa_streaming_plan *plan, const struct pricing 
 	plan->base_kept = base > pool ? pool / base : 1;
 	const double rest = fmax(pool - base * plan->base_kept, 0);
 	plan->flips_kept = flips > rest ? rest / flips : 1;
-	const double kept = p->share * fixed + base * plan->base_kept + flips * plan->flips_kept;
-	return kept > room ? 1 - room / kept : 0;
+	const double of_flips = flips * plan->flips_kept, kept = p->share * fixed + base * plan->base_kept + of_flips;
+	const double locked = fmax(kept - room, 0);
+	p->on_host = locked > 0 ? locked / kept : 0;
+	p->flips_locked = fmin(of_flips, locked);
+	p->base_locked = locked - p->flips_locked;
 }
 
 void dsa_streaming_plan(struct dsa_streaming_plan *plan, const struct dsa_model_config *c,
@@ -277,7 +291,7 @@ void dsa_streaming_plan(struct dsa_streaming_plan *plan, const struct dsa_model_
 	                    .share = ceil((double)plan->documents / m->gpus),
 	                    .state = (double)dsa_state_bytes(c, &document, 1)};
 	p.batches = ceil(p.share / plan->visit);
-	p.on_host = plan_states(plan, &p, device);
+	plan_states(plan, &p, device);
 	price_base(&p, &plan->base);
 	if (plan->candidates)
 		price_steps(&p, &plan->first, a, 1);

@@ -272,6 +272,9 @@ static int candidates_of_question(const struct dry_run *dry)
 	const int share = (dry->plan.candidates + SAMPLES - 1) / SAMPLES, wave = dry->session->wave;
 	const int most = share < wave ? share : wave;
 	const double fit = each > 0 ? enough_seconds / each : most;
+	/* Where layers come in, how long that takes is shared by as many as a step lets share it. */
+	if (dry->session->residency.link)
+		return wave < dry->plan.candidates ? wave : dry->plan.candidates > 0 ? dry->plan.candidates : 1;
 	return fit < 1 ? 1 : fit < most ? (int)fit : most > 0 ? most : 1;
 }
 

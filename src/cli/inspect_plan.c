@@ -114,6 +114,10 @@ static void print_cost(const char *what, const struct dsa_streaming_cost *cost)
 	print_duration(cost->link_seconds);
 	printf(", %.3g TB off disk in ", cost->disk_bytes / 1e12);
 	print_duration(cost->disk_seconds);
+	if (cost->locked_bytes > 0) {
+		printf(", and %.3g TB of the hosts taken for states in ", cost->locked_bytes / 1e12);
+		print_duration(cost->lock_seconds);
+	}
 	printf("\n");
 }
 
@@ -172,6 +176,7 @@ static void put_cost(struct dsa_json_writer *json, const char *name, const struc
 	dsa_json_put_real(json, "disk_bytes", cost->disk_bytes);
 	dsa_json_put_real(json, "compute_seconds", cost->compute_seconds);
 	dsa_json_put_real(json, "link_seconds", cost->link_seconds);
+	dsa_json_put_real(json, "lock_seconds", cost->lock_seconds);
 	dsa_json_put_real(json, "disk_seconds", cost->disk_seconds);
 	dsa_json_put_real(json, "seconds", cost->seconds);
 	dsa_json_put_text(json, "bound_by", names[cost->bound]);

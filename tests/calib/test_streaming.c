@@ -179,15 +179,40 @@ static void the_slowest_resource_decides(void **unused)
 	b.machine.link_rate = b.machine.disk_rate = 1e15;
 	plan(&b);
 	assert_int_equal(b.plan.whole.bound, DSA_STREAMING_COMPUTE);
-	close_to(b.plan.first.seconds, b.plan.first.compute_seconds);
+	close_to(b.plan.first.seconds, b.plan.first.compute_seconds + b.plan.first.lock_seconds);
 	b.machine.link_rate = 1e6;
 	plan(&b);
 	assert_int_equal(b.plan.whole.bound, DSA_STREAMING_LINK);
-	close_to(b.plan.whole.seconds, b.plan.whole.link_seconds);
+	close_to(b.plan.whole.seconds, b.plan.whole.link_seconds + b.plan.whole.lock_seconds);
 	b.machine.disk_rate = 1e5;
 	plan(&b);
 	assert_int_equal(b.plan.whole.bound, DSA_STREAMING_READS);
-	close_to(b.plan.whole.seconds, b.plan.whole.disk_seconds);
+	close_to(b.plan.whole.seconds, b.plan.whole.disk_seconds + b.plan.whole.lock_seconds);
+	dsa_arena_release(&b.arena);
+}
+
+/* What is kept lies on the device while that has room; the rest is taken of the host, the base's first, once. */
+static void states_on_the_host_are_taken_once_and_waited_for(void **unused)
+{
+	(void)unused;
+	struct bench b;
+	set_up(&b);
+	b.machine.gpu_memory = 400 * gib;
+	plan(&b);
+	assert_true(b.plan.whole.locked_bytes == 0);
+	b.machine.gpu_memory = 54 * gib;
+	plan(&b);
+	assert_true(b.plan.flips_kept == 1);
+	const struct dsa_pass_document document = {.tokens = CONTEXT};
+	const double state = (double)dsa_state_bytes(&b.config, &document, 1);
+	/* One state of each document's candidates: layer 2 behind the flip of layer 1. */
+	close_to(b.plan.first.locked_bytes, DOCUMENTS * state);
+	assert_true(b.plan.base.locked_bytes > 0 && b.plan.base.locked_bytes <= DOCUMENTS * (2 * state + 1e9));
+	close_to(b.plan.whole.locked_bytes, b.plan.base.locked_bytes + b.plan.first.locked_bytes);
+	close_to(b.plan.first.lock_seconds, DOCUMENTS * state / 4.9e9);
+	close_to(b.plan.first.seconds,
+	         b.plan.first.lock_seconds +
+	             fmax(b.plan.first.compute_seconds, fmax(b.plan.first.link_seconds, b.plan.first.disk_seconds)));
 	dsa_arena_release(&b.arena);
 }
 
@@ -228,6 +253,7 @@ int main(void)
 	    cmocka_unit_test(without_memory_for_states_work_is_repeated),
 	    cmocka_unit_test(each_wave_of_a_batch_visits_its_layers),
 	    cmocka_unit_test(the_slowest_resource_decides),
+	    cmocka_unit_test(states_on_the_host_are_taken_once_and_waited_for),
 	    cmocka_unit_test(built_in_rates_are_those_that_bench_measured),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
