@@ -28,10 +28,10 @@ struct pricing {
 	double base_locked, flips_locked; /* bytes of one GPU's: keys, references and the base's states; candidates' */
 };
 
-/* Bytes per second of host memory that is taken and page-locked for the first time while the device waits: 30 GB of
- * candidates' states took a search 6.8 s longer than on the device, less 0.6 s to bring them there
- * (scripts/check_plan.py, H100 80GB HBM3, commit 48265b5). */
-static const double lock_rate = 4.9e9;
+/* Bytes per second of host memory that is taken and page-locked while the device waits: a search that took 30 GB for
+ * candidates' states did so at 4.9 GB/s where the system gave out the memory for the first time, at 17 where it had
+ * before (scripts/check_plan.py, H100 80GB HBM3, commit a9168c6). Between them: */
+static const double lock_rate = 9e9;
 
 void dsa_streaming_measured(struct dsa_streaming_rates *rates, const struct dsa_model_config *config, int context)
 {
