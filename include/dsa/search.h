@@ -53,6 +53,9 @@ struct dsa_search_options {
 	bool racing;     /* the committed flip is within epsilon of its step's best with probability 1 - delta a run */
 	double delta, epsilon; /* racing's: 0 < delta < 1 for all steps together; nats, 0 or more */
 	const bool *locked;    /* (L) layers that must stay F; may be NULL; layer 0 always stays */
+	/* (L) how much a flip of the layer is supposed to cost before any was measured, in whatever unit: it says who
+	 * runs ahead in the first step. May be NULL. */
+	const double *prior;
 };
 
 struct dsa_candidate {

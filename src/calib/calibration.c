@@ -154,6 +154,30 @@ static enum dsa_status measure_noise(struct calibration *c)
 	return status;
 }
 
+/* A flip of layer l shares the selection of the F layer before it, so what is supposed of its cost, until something is
+ * measured, is the share of positions in which the two differ, by the corpora's weights. NULL: no overlap was measured.
+ */
+static enum dsa_status suppose_costs(struct calibration *c)
+{
+	const struct dsa_overlap *overlap = &c->results->overlap;
+	double *prior = NULL;
+	if (!c->options->overlap)
+		return DSA_OK;
+	c->search.prior = prior =
+	    dsa_arena_alloc(c->arena, (size_t)c->shape->layers, sizeof *prior, "the order of candidates", c->err);
+	if (!prior)
+		return DSA_E_MEMORY;
+	for (int corpus = 0; corpus < c->shape->corpora; corpus++) {
+		if (!dsa_overlap_queries(overlap, corpus, -1))
+			continue;
+		for (int l = 1, before = 0; l < c->shape->layers; l++) {
+			prior[l] += c->shape->weights[corpus] * (1 - dsa_overlap_at(overlap, corpus, -1, before, l));
+			before = c->shape->reference[l] == 'F' ? l : before;
+		}
+	}
+	return DSA_OK;
+}
+
 /* The floor that a KL budget has to keep above; *noisiest: the corpus that sets it, NULL for the mean of all. */
 static double noise_floor(const struct calibration *c, const char **noisiest)
 {
@@ -459,6 +483,8 @@ enum dsa_status dsa_calibration_run(struct dsa_results *results, struct dsa_eval
 	results->search = options->search.racing ? "racing" : options->search.savings ? "exact" : "naive";
 	results->objective = options->search.objective;
 	status = measure_base(&c);
+	if (!status)
+		status = suppose_costs(&c);
 	if (!status)
 		status = measure_noise(&c);
 	if (!status)

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "dsa/announce.h"
 #include "dsa/pattern.h"
@@ -189,7 +190,7 @@ static int favourite(const struct greedy *g, const struct field *field, const st
 		double figure = g->behind[candidates[i].layer], se;
 		if (!field->race.racing[i])
 			continue;
-		if (!g->trace->count)
+		if (!g->trace->count && !g->options->prior)
 			dsa_measure_objective(&field->measures[i], g->options->objective, &figure, &se);
 		if (best < 0 || figure < lowest) {
 			best = i;
@@ -225,7 +226,7 @@ static int who_runs_ahead(const struct greedy *g, const struct field *field, con
 	if (!g->options->racing || g->options->objective != DSA_OBJECTIVE_KL || field->race.live == 1)
 		return -1;
 	if (!field->ahead)
-		return !g->trace->count && k < g->sounding ? -1 : favourite(g, field, candidates);
+		return !g->trace->count && !g->options->prior && k < g->sounding ? -1 : favourite(g, field, candidates);
 	return k < 2 * g->sounding ? -1 : rival(g, field);
 }
 
@@ -524,6 +525,8 @@ enum dsa_status dsa_search_greedy(struct dsa_trace *trace, struct dsa_evaluator 
 	g.behind = dsa_arena_alloc(arena, (size_t)shape->layers, sizeof *g.behind, "the order of candidates", err);
 	if (!trace->steps || !trace->base_by_corpus || !g.behind)
 		return DSA_E_MEMORY;
+	if (options->prior)
+		memcpy(g.behind, options->prior, (size_t)shape->layers * sizeof *g.behind);
 
 	status = descend(&g, &end, err);
 	if (status == DSA_E_MISSING) {

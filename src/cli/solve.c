@@ -115,6 +115,7 @@ static enum dsa_status solve(struct dsa_replay *replay, const struct dsa_cli_opt
 	    .epsilon_share = NAN,
 	    .refine_work = NAN,
 	    .seed = replay->before.seed,
+	    .overlap = true, /* a race begins with it */
 	    .log = log};
 	/* The run's own race whatever the budget is now: other rules would ask what it never measured. */
 	if (replay->before.search && !strcmp(replay->before.search, "racing")) {

@@ -336,6 +336,31 @@ static void a_baseline_below_the_chain_is_the_best_of_its_count(void **state)
 	release(&out);
 }
 
+/* Layer 2 would share with layer 0, of which nothing is common, layer 3 with 2, of which half is: so 3 runs ahead in
+ * the first step, and that it costs more than 2 makes it no flip. */
+static void a_race_begins_with_the_layer_most_like_the_one_it_would_share_with(void **state)
+{
+	(void)state;
+	for (int overlap = 0; overlap < 2; overlap++) {
+		struct dsa_calibration_options options = defaults();
+		struct run out;
+		struct toy toy;
+		options.overlap = overlap;
+		options.search.racing = true;
+		options.search.delta = 0.01;
+		options.epsilon_share = (double)NAN;
+		start(&toy, 1);
+		toy.shape.reference = "FSFFFF";
+		assert_int_equal(run(&out, &toy, &options), DSA_OK);
+		const struct dsa_step *step = &out.results.trace.steps[0];
+		assert_int_equal(step->flip, 2);
+		assert_int_equal(step->candidates[1].layer, 3);
+		assert_int_equal(step->candidates[0].documents, 6);
+		assert_true((step->candidates[1].documents == 6) == overlap);
+		release(&out);
+	}
+}
+
 static void overlap_is_measured_on_calibration_documents_when_asked(void **state)
 {
 	(void)state;
@@ -561,6 +586,7 @@ int main(void)
 	    cmocka_unit_test(baselines_keep_native_and_locked_layers),
 	    cmocka_unit_test(the_best_pattern_of_each_count_is_known),
 	    cmocka_unit_test(a_baseline_below_the_chain_is_the_best_of_its_count),
+	    cmocka_unit_test(a_race_begins_with_the_layer_most_like_the_one_it_would_share_with),
 	    cmocka_unit_test(overlap_is_measured_on_calibration_documents_when_asked),
 	    cmocka_unit_test(work_is_the_search_alone),
 	    cmocka_unit_test(an_interruption_is_handed_on_wherever_it_comes),

@@ -40,6 +40,28 @@ static void few_documents_are_not_raced_but_by_what_is_certain(void **state)
 	}
 }
 
+/* What is supposed of the flips says who runs ahead in the first step, and nothing more. */
+static void a_prior_says_who_runs_ahead_first_and_changes_no_flip(void **state)
+{
+	(void)state;
+	/* The costs are those above; by layer. */
+	static const double right[] = {0, 4, 1, 5, 2, 3}, wrong[] = {0, 1, 2, 5, 3, 4};
+	for (int i = 0; i < 2; i++) {
+		struct dsa_search_options options = racing(0.01, 0);
+		struct outcome out;
+		struct toy toy;
+		options.objective = DSA_OBJECTIVE_KL;
+		options.prior = i ? wrong : right;
+		toy_init(&toy, "FFFFFF", additive);
+		search_six(&out, &toy, &options);
+		const struct dsa_step *step = &out.trace.steps[0];
+		assert_int_equal(step->flip, 2);
+		assert_int_equal(step->candidates[0].documents, i ? 6 : 2);
+		assert_int_equal(step->candidates[1].documents, 6);
+		release(&out);
+	}
+}
+
 /* A race in two corpora of weights 1 and 3, of 8 and 4 documents, as far as looks at measures go. */
 enum { LEADER, ABOVE, BELOW, COUNT, DOCUMENTS = 12 };
 
@@ -151,6 +173,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(few_documents_are_not_raced_but_by_what_is_certain),
+	    cmocka_unit_test(a_prior_says_who_runs_ahead_first_and_changes_no_flip),
 	    cmocka_unit_test(who_cannot_come_down_to_a_whole_leader_leaves_however_few_it_saw),
 	    cmocka_unit_test(who_cannot_be_better_by_epsilon_leaves_when_each_corpus_was_seen),
 	    cmocka_unit_test(without_samples_a_race_commits_the_flips_of_an_exact_search),
