@@ -260,7 +260,7 @@ def test_resume_with_other_settings_is_refused_by_name():
 def test_held_out_documents_refuse_a_deeper_pattern_that_few_calibration_documents_let_pass():
     """Two documents to calibrate on, six held out: some budget lies between what the two say of a step."""
     few = corpus(8)
-    out = calibrate("--full-trace", "--holdout", "75%", "--budget-kl", 1000, documents_from=few)
+    out = calibrate("--full-trace", "--holdout", "75%", "--budget-kl", 1000, "--search", "exact", documents_from=few)
     trace = results(out)["trace"]
     equal((trace[0]["calibration"]["documents"], trace[0]["heldout"]["documents"]), (2, 6), "documents")
     both = [max(step["calibration"]["kl"]["mean"], step["heldout"]["kl"]["mean"]) for step in trace]
@@ -269,7 +269,7 @@ def test_held_out_documents_refuse_a_deeper_pattern_that_few_calibration_documen
     expect(refused_steps, f"no step is worse on held-out documents: {[(s['kl'], b) for s, b in zip(trace, both)]}")
     for i in refused_steps:
         budget = (max(*both[:i], trace[i]["calibration"]["kl"]["mean"]) + both[i]) / 2
-        found = results(calibrate("--holdout", "75%", "--budget-kl", repr(budget), documents_from=few))
+        found = results(calibrate("--holdout", "75%", "--budget-kl", repr(budget), "--search", "exact", documents_from=few))
         equal(found["trace"][i]["pattern"], trace[i]["pattern"], "the deeper pattern was committed")
         expect(found["trace"][i]["calibration"]["kl"]["mean"] < budget < found["trace"][i]["heldout"]["kl"]["mean"], budget)
         equal(found["trace"][i]["broken"], "heldout", "what it breaks")
