@@ -12,6 +12,7 @@
 
 #include "dsa/evaluator.h"
 #include "dsa/forward.h"
+#include "dsa/residency.h"
 #include "dsa/states.h"
 #include "dsa/status.h"
 
@@ -112,6 +113,20 @@ size_t dsa_plan_overlap_limit(size_t room);
  * into a quarter of `room`, at most DSA_TOGETHER. room: what a run with one leaves free of the device's memory; where
  * that is the host's, no more of it than may be kept. */
 int dsa_plan_wave(size_t stream, size_t room);
+/* What layers and the candidates that advance together share. */
+struct dsa_plan_room {
+	uint64_t device; /* bytes that passes of one candidate leave of the device's memory */
+	uint64_t host;   /* --host-memory */
+	bool shared;     /* the device's memory is the host's */
+	size_t stream;   /* bytes of another candidate */
+	int patterns;    /* most of a question, 1 or more */
+};
+/* Where the layers lie, no faster than `best`, and how many candidates advance together; false as
+ * dsa_residency_plan. Pure. */
+bool dsa_plan_layers(struct dsa_residency *out, int *wave, const struct dsa_sizes *sizes, enum dsa_place best,
+                     const struct dsa_plan_room *room);
+/* What layers may take of --host-memory: states are worth memory too. */
+uint64_t dsa_plan_layers_host(uint64_t host_memory);
 /* Candidates that wait together, each with `hidden` bytes of final hidden states: within 256 MiB, at least one, no more
  * than a question has `patterns` (0: any number). */
 int dsa_plan_together(size_t hidden, int patterns);

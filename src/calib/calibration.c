@@ -67,17 +67,16 @@ static enum dsa_status check_pattern(const struct dsa_evaluator_shape *shape, co
 
 /* dsa_measure_pattern with progress, on top of the reference. */
 static enum dsa_status measure_split(struct calibration *c, struct dsa_measure *measure, const char *pattern, int split,
-                                     uint64_t seed, struct dsa_arena *arena)
+                                     struct dsa_arena *arena)
 {
-	const struct dsa_ask question = {.base = c->shape->reference, .patterns = &pattern, .count = 1, .seed = seed};
+	const struct dsa_ask question = {.base = c->shape->reference, .patterns = &pattern, .count = 1};
 	enum dsa_status status = dsa_measure_start(measure, c->shape, arena, c->err);
 	if (!status)
 		status = dsa_announce_split(c->evaluator, &question, split, false, c->err);
 	for (int b = 0; b < c->shape->batches && !status; b++) {
 		if (c->shape->batch[b].split != split)
 			continue;
-		status =
-		    dsa_measure_batch(measure, NULL, c->evaluator, c->shape->reference, &pattern, 1, b, seed, c->err);
+		status = dsa_measure_batch(measure, NULL, c->evaluator, c->shape->reference, &pattern, 1, b, 0, c->err);
 		if (!status)
 			tell(c, 1);
 	}
@@ -155,8 +154,7 @@ static enum dsa_status measure_noise(struct calibration *c)
 }
 
 /* A flip of layer l shares the selection of the F layer before it, so what is supposed of its cost, until something is
- * measured, is the share of positions in which the two differ, by the corpora's weights. NULL: no overlap was measured.
- */
+ * measured, is the share of positions in which the two differ, by the corpora's weights. */
 static enum dsa_status suppose_costs(struct calibration *c)
 {
 	const struct dsa_overlap *overlap = &c->results->overlap;
@@ -247,7 +245,7 @@ static enum dsa_status measure_baseline(struct calibration *c, const char *name,
 	*baseline = (struct dsa_result_baseline){0};
 	for (int split = 0; split < DSA_SPLITS && !status; split++) {
 		struct dsa_measure measure;
-		status = measure_split(c, &measure, pattern, split, 0, &scratch);
+		status = measure_split(c, &measure, pattern, split, &scratch);
 		if (!status)
 			dsa_measure_quality(&measure, DSA_ALL_CORPORA, c->shape->topk, quality[split]);
 	}

@@ -223,6 +223,41 @@ int dsa_plan_wave(size_t stream, size_t room)
 	return more < DSA_TOGETHER - 1 ? 1 + (int)more : DSA_TOGETHER;
 }
 
+uint64_t dsa_plan_layers_host(uint64_t host_memory)
+{
+	return host_memory / 4 * 3;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+static bool place_layers(struct dsa_residency *out, const struct dsa_sizes *sizes, enum dsa_place best,
+                         const struct dsa_plan_room *room, uint64_t device)
+{
+	const uint64_t host = dsa_plan_layers_host(room->host);
+	return room->shared ? dsa_residency_plan_shared(out, sizes, best, device, host)
+	                    : dsa_residency_plan(out, sizes, best, device, host);
+}
+
+bool dsa_plan_layers(struct dsa_residency *out, int *wave, const struct dsa_sizes *sizes, enum dsa_place best,
+                     const struct dsa_plan_room *room)
+{
+	*wave = 1;
+	if (!place_layers(out, sizes, best, room, room->device))
+		return false;
+	uint64_t left = less(room->device, out->device + (room->shared ? out->host : 0));
+	if (room->shared)
+		left = room->host < left ? room->host : left;
+	else if (out->link) /* a candidate more is a visit of every layer less: worth half of what streaming leaves */
+		left = 2 * less(room->device, out->least_device);
+	*wave = dsa_plan_wave(room->stream, left);
+	*wave = *wave < room->patterns ? *wave : room->patterns;
+	const uint64_t streams = (uint64_t)room->stream * (uint64_t)(*wave - 1);
+	return !out->link || place_layers(out, sizes, best, room, less(room->device, streams));
+}
+
 int dsa_plan_together(size_t hidden, int patterns)
 {
 	const size_t fit = ((size_t)256 << 20) / (hidden ? hidden : 1);

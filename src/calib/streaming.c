@@ -9,8 +9,7 @@
 #include "dsa/plan.h"
 #include "dsa/spool.h"
 
-/* Of the CUDA backend: rows of a tile, and the operators' scratch, 1.5 GiB at the published widths.
- */
+/* Of the CUDA backend: rows of a tile, and the operators' scratch, 1.5 GiB at the published widths. */
 enum { TILE = 8192 };
 static const size_t scratch = (size_t)3 << 29;
 
@@ -62,8 +61,7 @@ static bool is_candidate(const struct dsa_model_config *c, int layer)
 
 /* The mean over the layers that questions run, each as often as it is run: behind `depth` candidates once for each
  * (first step), or for each pair of them (all steps). An indexer scores more keys of positions ≥ K than of the mean
- * one.
- */
+ * one. */
 static double mean_of(const struct pricing *p, double (*per_token)(const struct pricing *, int, bool), bool full,
                       bool pairs)
 {
@@ -205,7 +203,7 @@ static uint64_t less(uint64_t a, uint64_t b)
 	return a > b ? a - b : 0;
 }
 
-/* Places and waves as session_memory.c plans them. *device: what a run takes of a GPU. */
+/* *device: what a run takes of a GPU. */
 static bool plan_places(struct dsa_streaming_plan *plan, const struct dsa_model_config *c,
                         const struct dsa_sizes *sizes, enum dsa_place best, const struct dsa_streaming_machine *m,
                         int context, uint64_t *device)
@@ -221,19 +219,14 @@ static bool plan_places(struct dsa_streaming_plan *plan, const struct dsa_model_
 	struct dsa_plan_device passes;
 	struct dsa_residency *residency = &plan->residency;
 	dsa_plan_device(&passes, c, &gpu, &demand);
-	const uint64_t room = less(m->gpu_memory, passes.total), host = m->host_memory / 4 * 3;
-	if (passes.total > m->gpu_memory || !dsa_residency_plan(residency, sizes, best, room, host))
+	const struct dsa_plan_room room = {.device = less(m->gpu_memory, passes.total),
+	                                   .host = m->host_memory,
+	                                   .stream = passes.streams,
+	                                   .patterns = plan->candidates > 1 ? plan->candidates : 1};
+	if (passes.total > m->gpu_memory || !dsa_plan_layers(residency, &plan->wave, sizes, best, &room))
 		return false;
-	const uint64_t left = residency->link ? 2 * less(room, residency->least_device) : less(room, residency->device);
-	const int wave = dsa_plan_wave(passes.streams, left), most = plan->candidates > 1 ? plan->candidates : 1;
-	plan->wave = wave < most ? wave : most;
-	const uint64_t streams = passes.streams * (uint64_t)(plan->wave - 1);
-	*device = passes.total + residency->device + streams;
-	if (!residency->link)
-		return true;
-	const bool fits = dsa_residency_plan(residency, sizes, best, less(room, streams), host);
-	*device = passes.total + residency->device + streams;
-	return fits;
+	*device = passes.total + residency->device + passes.streams * (uint64_t)(plan->wave - 1);
+	return true;
 }
 
 /* What --host-memory leaves goes to what every pattern needs, then to the base's path, then to candidates; the first of

@@ -270,12 +270,13 @@ static int candidates_of_question(const struct dry_run *dry)
 	const double each =
 	    dry->probe.rates.whole * (double)dry->shape->batch[dry->probe.batch].suffix * dry->shape->layers / 2;
 	const int share = (dry->plan.candidates + SAMPLES - 1) / SAMPLES, wave = dry->session->wave;
-	const int most = share < wave ? share : wave;
-	const double fit = each > 0 ? enough_seconds / each : most;
+	double count = fmin(share, wave);
+	if (each > 0)
+		count = fmin(count, enough_seconds / each);
 	/* Where layers come in, how long that takes is shared by as many as a step lets share it. */
 	if (dry->session->residency.link)
-		return wave < dry->plan.candidates ? wave : dry->plan.candidates > 0 ? dry->plan.candidates : 1;
-	return fit < 1 ? 1 : fit < most ? (int)fit : most > 0 ? most : 1;
+		count = fmin(wave, dry->plan.candidates);
+	return (int)fmax(count, 1);
 }
 
 /* The reference with candidate layers shared: each alone, as many as make a question, in turn, as each keeps states

@@ -64,15 +64,6 @@ static size_t less(size_t a, size_t b)
 	return a > b ? a - b : 0;
 }
 
-static bool plan_residency(struct dsa_session *session, const struct dsa_sizes *sizes, size_t device_room,
-                           size_t host_room)
-{
-	const enum dsa_place best = dsa_cli_residency(session->options);
-	if (!dsa_session_on_gpu(session))
-		return dsa_residency_plan_shared(&session->residency, sizes, best, device_room, host_room);
-	return dsa_residency_plan(&session->residency, sizes, best, device_room, host_room);
-}
-
 /* What it takes of the memory that `free_bytes` counts. */
 static size_t taken(const struct dsa_session *session, uint64_t device)
 {
@@ -99,33 +90,14 @@ static enum dsa_status most_patterns(struct dsa_session *session, struct dsa_err
 	return status;
 }
 
-/* On the CPU streams share the memory that --host-memory bounds. */
-static int plan_wave(const struct dsa_session *session, const struct demand *demand)
-{
-	const struct dsa_residency *residency = &session->residency;
-	const size_t limit = dsa_session_pool_limit(session);
-	size_t left = less(demand->free_bytes, demand->rest + taken(session, residency->device));
-	left = !dsa_session_on_gpu(session) && limit < left ? limit : left;
-	/* Each candidate more is a visit of every layer less: worth half of what streaming leaves, not a quarter. */
-	if (residency->link && dsa_session_on_gpu(session))
-		left = 2 * less(demand->free_bytes, demand->rest + residency->least_device);
-	const int wave = dsa_plan_wave(demand->stream, left);
-	return wave < session->patterns ? wave : session->patterns;
-}
-
-/* The layers may take this much of --host-memory: states are worth memory too. */
-static size_t host_room(size_t limit)
-{
-	return limit / 4 * 3;
-}
-
 static enum dsa_status refuse_host(const struct dsa_session *session, struct dsa_error *err)
 {
 	const double needed = (double)session->residency.host;
 	return dsa_fail(err, DSA_E_MEMORY,
 	                "%s: its layers do not fit on the device, and to read them from disk takes %.2f GiB of host "
 	                "memory, of which --host-memory leaves %.2f GiB; raise --host-memory to %.2f GiB",
-	                session->options->model, needed / gib, (double)host_room(dsa_session_pool_limit(session)) / gib,
+	                session->options->model, needed / gib,
+	                (double)dsa_plan_layers_host(dsa_session_pool_limit(session)) / gib,
 	                ceil(needed / 3 * 4 / gib * 100) / 100);
 }
 
@@ -176,15 +148,14 @@ static uint64_t whole_model(const struct dsa_sizes *sizes)
 static enum dsa_status plan_layers(struct dsa_session *session, const struct dsa_sizes *sizes,
                                    const struct demand *demand, struct dsa_error *err)
 {
-	const size_t room = host_room(dsa_session_pool_limit(session));
-	if (!plan_residency(session, sizes, less(demand->free_bytes, demand->rest), room))
-		return refuse(session, demand, err);
-	session->wave = plan_wave(session, demand);
-	const size_t streams = demand->stream * (size_t)(session->wave - 1);
-	if (session->residency.link &&
-	    !plan_residency(session, sizes, less(demand->free_bytes, demand->rest + streams), room))
-		return refuse(session, demand, err);
-	return DSA_OK;
+	const struct dsa_plan_room room = {.device = less(demand->free_bytes, demand->rest),
+	                                   .host = dsa_session_pool_limit(session),
+	                                   .shared = !dsa_session_on_gpu(session),
+	                                   .stream = demand->stream,
+	                                   .patterns = session->patterns};
+	const enum dsa_place best = dsa_cli_residency(session->options);
+	return dsa_plan_layers(&session->residency, &session->wave, sizes, best, &room) ? DSA_OK
+	                                                                                : refuse(session, demand, err);
 }
 
 /* Overlap's memory is lent while it is measured; what the stash leaves is for that too. */
