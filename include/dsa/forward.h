@@ -19,7 +19,7 @@
 #include "dsa/model.h"
 #include "dsa/status.h"
 
-struct dsa_forward; /* workspace and streams for passes up to a planned size; one pass at a time */
+struct dsa_forward; /* workspace and streams for passes up to a planned size */
 
 struct dsa_pass_document {
 	const int32_t *ids; /* (tokens) */
@@ -50,18 +50,22 @@ size_t dsa_forward_stream_bytes(const struct dsa_model_config *config, int64_t m
 struct dsa_backend_limits dsa_forward_limits(const struct dsa_model_config *config, int context, int64_t max_rows,
                                              int64_t max_keys);
 
-/* Begins a pass. whole: every position is a query row; else positions ≥ min(K, T), and prefix must be filled.
- * With whole and prefix ≠ NULL the prefix is filled as layers run. *rows = R. No stream holds a state yet; the first is
- * in use. */
+/* The pass (from 0, less than streams) that every call up to the next of this speaks of; the first at the beginning.
+ * One that has begun goes on where it was. */
+DSA_CHECKED enum dsa_status dsa_forward_turn(struct dsa_forward *forward, int pass, struct dsa_error *err);
+/* Begins the pass anew. whole: every position is a query row; else positions ≥ min(K, T), and prefix must be filled.
+ * With whole and prefix ≠ NULL the prefix is filled as layers run. *rows = R. No stream holds a state of it yet; the
+ * first is in use. */
 DSA_CHECKED enum dsa_status dsa_forward_begin(struct dsa_forward *forward, const struct dsa_pass_document *documents,
                                               int count, bool whole, struct dsa_prefix *prefix, int64_t *rows,
                                               struct dsa_error *err);
-/* The stream (from 0) that every call up to the next of this speaks of. */
+/* The stream (from 0) that every call up to the next of this speaks of. A stream belongs to the pass that last put a
+ * state into it: embedded, restored or forked. */
 void dsa_forward_use(struct dsa_forward *forward, int stream);
 /* The stream in use takes over the state of stream `from`. */
 DSA_CHECKED enum dsa_status dsa_forward_fork(struct dsa_forward *forward, int from, struct dsa_error *err);
 /* Fills the state before layer 0 from the embeddings; seed ≠ 0 disturbs them (noise floor). Not after
- * dsa_forward_hidden, which takes the memory of the token ids. */
+ * dsa_forward_hidden, which takes the memory of the token ids, unless another pass had its turn since. */
 DSA_CHECKED enum dsa_status dsa_forward_embed(struct dsa_forward *forward, uint64_t seed, struct dsa_error *err);
 /* Runs layer l as 'F' or 'S' on the current state. An S layer needs a selection in force. index_unused: run the indexer
  * of an S layer (if it has one) and drop its selection, as a search without savings would. */

@@ -58,6 +58,8 @@ DSA_CHECKED enum dsa_status dsa_model_random(struct dsa_model **out, struct dsa_
 void dsa_model_close(struct dsa_model *model);
 /* Can the layer be F? Without acquiring it. */
 bool dsa_model_has_indexer(const struct dsa_model *model, int layer);
+/* Do visits of some layers bring them first, over the bus or into the form of products? */
+bool dsa_model_brings_layers(const struct dsa_model *model);
 /* *out: valid until another layer is acquired. */
 DSA_CHECKED enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                               struct dsa_error *err);

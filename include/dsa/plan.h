@@ -120,6 +120,7 @@ struct dsa_plan_room {
 	bool shared;     /* the device's memory is the host's */
 	size_t stream;   /* bytes of another candidate */
 	int patterns;    /* most of a question, 1 or more */
+	int batches;     /* of the corpora: questions about several share the visits where layers come in */
 };
 /* Where the layers lie, no faster than `best`, and how many candidates advance together; false as
  * dsa_residency_plan. Pure. */

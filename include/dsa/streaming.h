@@ -3,10 +3,11 @@
  *
  * Pure functions of the configuration, the checkpoint's sizes, a machine and the rates of its layers. Memory is dealt
  * out as a run does it: passes of a batch (plan.h), layers in the fastest place that is left (residency.h), candidates
- * that advance together, states in what --host-memory leaves. A layer is visited once for each batch and each wave of
- * candidates; it comes in under the arithmetic of others, so the slowest of arithmetic, transfer and disk decides. Each
- * GPU is a rank of its own, with its own link and its own copy of the layers, and documents are dealt out over them;
- * the disk is the machine's.
+ * that advance together, states in what --host-memory leaves. A layer is visited once for each batch of the reference,
+ * whose overlap is measured, and once for each wave of candidates, of one batch or of as many as fit into it; it comes
+ * in under the arithmetic of others, so the slowest of arithmetic, transfer and disk decides. Each GPU is a rank of its
+ * own, with its own link and its own copy of the layers, and documents are dealt out over them; the disk is the
+ * machine's.
  *
  * The search is exact greedy to the last layer that can be flipped, every order of flips as likely (expectation.h), but
  * for its visits: those are of the order that costs most, deepest first. Opening the model, overlap, noise floor,

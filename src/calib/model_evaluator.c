@@ -8,16 +8,6 @@
 
 static const double mib = 1048576.0;
 
-static size_t hidden_bytes(const struct model_evaluator *me, int64_t rows)
-{
-	return (size_t)rows * (size_t)me->model->config.hidden * dsa_dtype_bytes(me->be->act);
-}
-
-static struct dsa_tensor hidden_tensor(const struct model_evaluator *me, void *data, int64_t rows)
-{
-	return dsa_tensor_make(data, me->be->act, rows, me->model->config.hidden);
-}
-
 enum dsa_status model_evaluator_take_batch(struct model_evaluator *me, int batch, struct dsa_error *err)
 {
 	if (me->batch == batch)
@@ -54,10 +44,10 @@ void model_evaluator_find_rows(struct model_evaluator *me)
 			me->row[i] = (int32_t)dsa_forward_row(me->forward, d, me->position[i]);
 }
 
-static enum dsa_status final_hidden(struct model_evaluator *me, void *out, struct dsa_error *err)
+enum dsa_status model_evaluator_final_hidden(struct model_evaluator *me, void *out, struct dsa_error *err)
 {
 	model_evaluator_find_rows(me);
-	return dsa_forward_hidden(me->forward, me->row, me->scored, hidden_tensor(me, out, me->scored), err);
+	return dsa_forward_hidden(me->forward, me->row, me->scored, model_hidden_tensor(me, out, me->scored), err);
 }
 
 enum dsa_status model_evaluator_begin_whole(struct model_evaluator *me, struct dsa_prefix *prefix,
@@ -71,10 +61,14 @@ enum dsa_status model_evaluator_begin_whole(struct model_evaluator *me, struct d
 
 enum dsa_status model_evaluator_keep_reference(struct model_evaluator *me, struct kept *kept, struct dsa_error *err)
 {
-	enum dsa_status status = final_hidden(me, me->base_hidden, err);
-	if (status || !kept->allowed)
+	me->hidden_of = -1;
+	enum dsa_status status = model_evaluator_final_hidden(me, me->base_hidden, err);
+	if (status)
 		return status;
-	status = me->be->ops->download(me->be, kept->hidden, me->base_hidden, hidden_bytes(me, me->scored), err);
+	me->hidden_of = me->batch;
+	if (!kept->allowed)
+		return DSA_OK;
+	status = me->be->ops->download(me->be, kept->hidden, me->base_hidden, model_hidden_bytes(me, me->scored), err);
 	if (!status)
 		kept->ready = true;
 	return status;
@@ -86,7 +80,7 @@ void model_evaluator_allow(struct model_evaluator *me, struct kept *kept)
 		return;
 	int count = me->shape.batch[me->batch].count;
 	assert(me->scored > 0); /* documents without a scored token are in no batch */
-	kept->hidden = me->be->ops->stash_alloc(me->be, hidden_bytes(me, me->scored));
+	kept->hidden = me->be->ops->stash_alloc(me->be, model_hidden_bytes(me, me->scored));
 	if (kept->hidden && !dsa_prefix_open(&kept->prefix, me->model, me->documents, count, NULL))
 		return;
 	if (kept->hidden)
@@ -97,114 +91,6 @@ void model_evaluator_allow(struct model_evaluator *me, struct kept *kept)
 	             me->batch);
 }
 
-/* After this the reference's hidden states of the batch in hand are in base_hidden. *executed: token-layers run. */
-static enum dsa_status need_reference(struct model_evaluator *me, int64_t *executed, struct dsa_error *err)
-{
-	struct kept *kept = &me->kept[me->batch];
-	if (kept->ready)
-		return me->be->ops->upload(me->be, me->base_hidden, kept->hidden, hidden_bytes(me, me->scored), err);
-	model_evaluator_allow(me, kept);
-	enum dsa_status status = model_wave_reference(me, kept->prefix, executed, err);
-	return status ? status : model_evaluator_keep_reference(me, kept, err);
-}
-
-/* Turns the figures of one pattern's scored rows into statistics per document, and hands them on. */
-static enum dsa_status report(struct model_evaluator *me, int index, const struct dsa_row_figures *figures,
-                              int64_t executed, const struct dsa_sink *sink, struct dsa_error *err)
-{
-	const struct dsa_evaluator_batch *batch = &me->shape.batch[me->batch];
-	struct dsa_arena scratch;
-	enum dsa_status status = DSA_OK;
-	dsa_arena_init(&scratch);
-	struct dsa_doc_stats *stats = dsa_arena_alloc(&scratch, (size_t)batch->count, sizeof *stats, "statistics", err);
-	if (!stats) {
-		status = DSA_E_MEMORY;
-		goto cleanup;
-	}
-	int64_t first = 0;
-	for (int d = 0; d < batch->count; d++) {
-		for (int j = 0; j < me->scored_of[d]; j++)
-			me->positions[j] = me->position[first + j];
-		status = dsa_doc_stats_collect(&stats[d], batch->documents[d], me->shape.topk, figures + first,
-		                               me->positions, me->scored_of[d], &scratch, err);
-		if (status)
-			goto cleanup;
-		first += me->scored_of[d];
-	}
-	status = sink->pattern(sink->context, index, stats, batch->count, executed, err);
-cleanup:
-	dsa_arena_release(&scratch);
-	return status;
-}
-
-/* The layer whose flip makes pattern of the base; -1 if they differ in none or in more. */
-static int flip_of(const struct model_evaluator *me, const char *pattern)
-{
-	int flip = -1;
-	for (int l = 0; l < me->shape.layers; l++) {
-		if (pattern[l] == me->base[l])
-			continue;
-		if (flip >= 0)
-			return -1;
-		flip = l;
-	}
-	return flip;
-}
-
-/* Remembers what the flip of one layer of the base costs. */
-static void note_cost(struct model_evaluator *me, const char *pattern, const struct dsa_row_figures *figures)
-{
-	const int flip = flip_of(me, pattern);
-	if (flip < 0)
-		return;
-	struct flip_cost *cost = &me->flip_cost[flip];
-	for (int64_t i = 0; i < me->scored; i++)
-		cost->sum += figures[i].kl;
-	cost->rows += me->scored;
-}
-
-/* < 0: unknown. */
-static double mean_cost(const struct model_evaluator *me, int flip)
-{
-	const struct flip_cost *cost = &me->flip_cost[flip];
-	return cost->rows ? cost->sum / (double)cost->rows : -1;
-}
-
-/* The cheapest flip so far is the one expected to be committed. */
-static void expect_winner(struct model_evaluator *me)
-{
-	int best = -1;
-	for (int l = 1; l < me->shape.layers; l++)
-		if (mean_cost(me, l) >= 0 && (best < 0 || mean_cost(me, l) < mean_cost(me, best)))
-			best = l;
-	if (best > 0)
-		dsa_states_expect(me->states, best);
-}
-
-enum dsa_status model_evaluator_rebase(struct model_evaluator *me, const char *base, struct dsa_error *err)
-{
-	int count = 0;
-	if (!strcmp(me->base, base))
-		return DSA_OK;
-	for (int l = 1; l < me->shape.layers; l++) {
-		if (base[l] != 'F' || mean_cost(me, l) < 0)
-			continue;
-		int at = count++;
-		for (; at > 0 && mean_cost(me, me->likely[at - 1]) > mean_cost(me, l); at--)
-			me->likely[at] = me->likely[at - 1];
-		me->likely[at] = l;
-	}
-	enum dsa_status status = dsa_states_rebase(me->states, base, me->likely, count, err);
-	if (status)
-		return status;
-	memcpy(me->base, base, (size_t)me->shape.layers + 1);
-	memset(me->flip_cost, 0, (size_t)me->shape.layers * sizeof *me->flip_cost);
-	const struct dsa_states_plan plan = dsa_states_plan(me->states);
-	dsa_log_line(me->log, DSA_LOG_DEBUG, "base %s: states kept in front of %d layers of it, %d of its candidates",
-	             base, plan.base, plan.candidate);
-	return DSA_OK;
-}
-
 bool model_evaluator_stopped(const struct model_evaluator *me)
 {
 	return me->stop && *me->stop;
@@ -213,109 +99,6 @@ bool model_evaluator_stopped(const struct model_evaluator *me)
 enum dsa_status model_evaluator_interrupted(struct dsa_error *err)
 {
 	return dsa_fail(err, DSA_E_INTERRUPTED, "interrupted by a signal");
-}
-
-/* Patterns of an ask whose final hidden states wait for their comparison with the reference's. */
-struct waiting {
-	const struct dsa_ask *ask;
-	int count;
-	int index[DSA_TOGETHER]; /* in the ask */
-	struct dsa_tensor hidden[DSA_TOGETHER];
-	int64_t executed[DSA_TOGETHER];
-};
-
-/* Compares those that wait in one pass over the head, and hands their figures on. */
-static enum dsa_status compare(struct model_evaluator *me, struct waiting *w, const struct dsa_sink *sink,
-                               struct dsa_error *err)
-{
-	if (!w->count)
-		return DSA_OK;
-	enum dsa_status status =
-	    me->be->ops->compare(me->be, me->figures, hidden_tensor(me, me->base_hidden, me->scored), w->hidden,
-	                         w->count, me->model->head, me->target, err);
-	for (int i = 0; i < w->count && !status; i++) {
-		const struct dsa_row_figures *figures = me->figures + i * me->scored;
-		if (!w->ask->seed)
-			note_cost(me, w->ask->patterns[w->index[i]], figures);
-		status = report(me, w->index[i], figures, w->executed[i], sink, err);
-	}
-	w->count = 0;
-	expect_winner(me);
-	return status;
-}
-
-/* Pattern `index` of the ask waits, the others first where there is no more room. stream: that holds it behind the last
- * layer, or -1: it is the reference. */
-static enum dsa_status let_wait(struct model_evaluator *me, struct waiting *w, int index, int stream, int64_t executed,
-                                const struct dsa_sink *sink, struct dsa_error *err)
-{
-	enum dsa_status status = w->count < me->together ? DSA_OK : compare(me, w, sink, err);
-	if (status)
-		return status;
-	char *const room = (char *)me->candidate_hidden + (size_t)w->count * hidden_bytes(me, me->most_scored);
-	void *const hidden = stream < 0 ? me->base_hidden : (void *)room;
-	if (stream >= 0) {
-		dsa_forward_use(me->forward, stream);
-		status = final_hidden(me, hidden, err);
-	}
-	w->index[w->count] = index;
-	w->hidden[w->count] = hidden_tensor(me, hidden, me->scored);
-	w->executed[w->count++] = executed;
-	return status;
-}
-
-static bool is_reference(const struct model_evaluator *me, const struct dsa_ask *ask, int index)
-{
-	return !ask->seed && !me->naive && !strcmp(ask->patterns[index], me->shape.reference);
-}
-
-/* Runs patterns of the ask from *next on, as many as advance together. *spent: token-layers that the
- * next one to wait is charged with. */
-static enum dsa_status run_some(struct model_evaluator *me, struct waiting *w, int *next, int64_t *spent,
-                                const struct dsa_sink *sink, struct dsa_error *err)
-{
-	const struct dsa_ask *ask = w->ask;
-	/* A flip asked alone is what the step commits: the last in the race, or a winner on held-out documents. */
-	const enum keep keep = ask->count == 1 && flip_of(me, ask->patterns[0]) > 0 ? KEEP_WINNER : KEEP_STATES;
-	const char *patterns[DSA_TOGETHER];
-	int index[DSA_TOGETHER], count = 0;
-	int64_t executed[DSA_TOGETHER];
-	enum dsa_status status = DSA_OK;
-	for (; *next < ask->count && count < me->wave && !status; ++*next) {
-		if (is_reference(me, ask, *next)) {
-			status = let_wait(me, w, *next, -1, *spent, sink, err);
-			*spent = 0;
-			continue;
-		}
-		patterns[count] = ask->patterns[*next];
-		index[count++] = *next;
-	}
-	if (!status && count)
-		status = model_wave_run(me, patterns, count, ask->seed, keep, executed, err);
-	for (int i = 0; i < count && !status; i++) {
-		status = let_wait(me, w, index[i], i, executed[i] + *spent, sink, err);
-		*spent = 0;
-	}
-	return status;
-}
-
-static enum dsa_status evaluate(struct dsa_evaluator *self, const struct dsa_ask *ask, const struct dsa_sink *sink,
-                                struct dsa_error *err)
-{
-	struct model_evaluator *me = (struct model_evaluator *)self;
-	struct waiting waiting = {.ask = ask};
-	int next = 0;
-	int64_t spent = 0;
-	enum dsa_status status = model_evaluator_take_batch(me, ask->batch, err);
-	if (!status)
-		status = model_evaluator_rebase(me, ask->base, err);
-	if (!status && model_evaluator_stopped(me))
-		status = model_evaluator_interrupted(err);
-	if (!status)
-		status = need_reference(me, &spent, err);
-	while (next < ask->count && !status)
-		status = run_some(me, &waiting, &next, &spent, sink, err);
-	return status ? status : compare(me, &waiting, sink, err);
 }
 
 static void say_usage(const struct model_evaluator *me)
@@ -336,6 +119,7 @@ static void close_evaluator(struct dsa_evaluator *self)
 		return;
 	if (me->states)
 		say_usage(me);
+	model_early_close(me);
 	for (int b = 0; me->kept && b < me->shape.batches; b++) {
 		dsa_prefix_close(me->kept[b].prefix);
 		if (me->kept[b].hidden)
@@ -414,7 +198,7 @@ static enum dsa_status take_memory(struct model_evaluator *me, int wave, int pat
 	struct largest most = largest_batch(&me->shape);
 	size_t documents = (size_t)most.count, scored = (size_t)most.scored;
 	me->most_scored = most.scored;
-	size_t each = hidden_bytes(me, most.scored);
+	size_t each = model_hidden_bytes(me, most.scored);
 	me->together = me->naive ? 1 : dsa_plan_together(each, patterns);
 	me->wave = me->naive ? 1 : wave > 0 && wave < DSA_TOGETHER ? wave : DSA_TOGETHER;
 	me->documents = dsa_arena_alloc(&me->arena, documents, sizeof *me->documents, "documents", err);
@@ -461,7 +245,7 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	me->overlap_memory = options->overlap_memory ? options->overlap_memory : DSA_OVERLAP_BYTES;
 	me->stop = options->stop;
 	me->log = options->log;
-	me->batch = -1;
+	me->batch = me->hidden_of = -1;
 	enum dsa_status status = dsa_evaluator_shape_of(&me->shape, spool, model->config.layers, model->config.topk,
 	                                                reference, &me->arena, err);
 	if (!status)
@@ -472,8 +256,11 @@ enum dsa_status dsa_model_evaluator_open(struct dsa_evaluator **out, struct dsa_
 		close_evaluator(&me->evaluator);
 		return status;
 	}
-	me->evaluator = (struct dsa_evaluator){
-	    .shape = &me->shape, .evaluate = evaluate, .overlap = model_evaluator_overlap, .close = close_evaluator};
+	me->evaluator = (struct dsa_evaluator){.shape = &me->shape,
+	                                       .evaluate = model_question_evaluate,
+	                                       .overlap = model_evaluator_overlap,
+	                                       .announce = model_early_announce,
+	                                       .close = close_evaluator};
 	*out = &me->evaluator;
 	return DSA_OK;
 }

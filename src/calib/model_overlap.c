@@ -234,7 +234,7 @@ enum dsa_status model_evaluator_overlap(struct dsa_evaluator *self, int batch, c
 	dsa_arena_init(&scratch);
 	enum dsa_status status = model_evaluator_take_batch(me, batch, err);
 	if (!status)
-		status = model_evaluator_rebase(me, me->shape.reference, err);
+		status = model_flips_rebase(me, me->shape.reference, err);
 	if (status)
 		goto cleanup;
 	struct dsa_doc_overlap *out = dsa_arena_alloc(&scratch, (size_t)what->count, sizeof *out, "overlap", err);

@@ -253,7 +253,8 @@ bool dsa_plan_layers(struct dsa_residency *out, int *wave, const struct dsa_size
 	else if (out->link) /* a candidate more is a visit of every layer less: worth half of what streaming leaves */
 		left = 2 * less(room->device, out->least_device);
 	*wave = dsa_plan_wave(room->stream, left);
-	*wave = *wave < room->patterns ? *wave : room->patterns;
+	const int64_t most = out->link ? (int64_t)room->patterns * room->batches : room->patterns;
+	*wave = *wave < most ? *wave : (int)most;
 	const uint64_t streams = (uint64_t)room->stream * (uint64_t)(*wave - 1);
 	return !out->link || place_layers(out, sizes, best, room, less(room->device, streams));
 }

@@ -87,14 +87,16 @@ static double moved_from(const struct pricing *p, int first, enum dsa_place fast
 	return bytes;
 }
 
-/* Visits of a step with the first `count` candidates a_0 < a_1 < … left: a wave goes from its first flip to the end, or
- * from the kept state before it; where fewer are kept, they lie farther from the flip. */
+/* Bytes of a step with the first `count` candidates a_0 < a_1 < … left: a wave goes from its first flip to the end, or
+ * from the kept state before it; where fewer are kept, they lie farther from the flip. Batches whose candidates fit
+ * into a wave together share it. */
 static double visits_of_step(const struct pricing *p, const int *a, int count, enum dsa_place fastest)
 {
+	const int wave = p->plan->wave, together = count < wave ? wave / count : 1;
 	double bytes = 0;
-	for (int begin = 0; begin < count; begin += p->plan->wave)
+	for (int begin = 0; begin < count; begin += wave)
 		bytes += moved_from(p, (int)(a[begin] * p->plan->base_kept), fastest);
-	return bytes;
+	return bytes * ceil(p->batches / together);
 }
 
 static void finish(const struct pricing *p, struct dsa_streaming_cost *cost)
@@ -174,8 +176,8 @@ static void price_steps(const struct pricing *p, struct dsa_streaming_cost *cost
 	    .token_layers = plan->documents * e.suffix,
 	    .flops = plan->documents * (flops + products * suffix * 2.0 * c->vocab * c->hidden),
 	    .compute_seconds = p->share * (seconds + products * suffix * p->rates->head),
-	    .link_bytes = p->machine->gpus * (p->batches * link + p->share * states),
-	    .disk_bytes = p->machine->gpus * p->batches * disk,
+	    .link_bytes = p->machine->gpus * (link + p->share * states),
+	    .disk_bytes = p->machine->gpus * disk,
 	    .locked_bytes = p->machine->gpus * p->flips_locked}; /* later steps take what earlier ones gave back */
 	finish(p, cost);
 }
@@ -206,7 +208,7 @@ static uint64_t less(uint64_t a, uint64_t b)
 /* *device: what a run takes of a GPU. */
 static bool plan_places(struct dsa_streaming_plan *plan, const struct dsa_model_config *c,
                         const struct dsa_sizes *sizes, enum dsa_place best, const struct dsa_streaming_machine *m,
-                        int context, uint64_t *device)
+                        int context, int batches, uint64_t *device)
 {
 	const struct dsa_ops ops = {.scratch_bytes = scratch_bytes};
 	const struct dsa_backend gpu = {.ops = &ops, .act = DSA_BF16, .weight = DSA_BF16, .tile = TILE};
@@ -222,7 +224,8 @@ static bool plan_places(struct dsa_streaming_plan *plan, const struct dsa_model_
 	const struct dsa_plan_room room = {.device = less(m->gpu_memory, passes.total),
 	                                   .host = m->host_memory,
 	                                   .stream = passes.streams,
-	                                   .patterns = plan->candidates > 1 ? plan->candidates : 1};
+	                                   .patterns = plan->candidates > 1 ? plan->candidates : 1,
+	                                   .batches = batches};
 	if (passes.total > m->gpu_memory || !dsa_plan_layers(residency, &plan->wave, sizes, best, &room))
 		return false;
 	*device = passes.total + residency->device + passes.streams * (uint64_t)(plan->wave - 1);
@@ -265,7 +268,8 @@ void dsa_streaming_plan(struct dsa_streaming_plan *plan, const struct dsa_model_
 	for (int l = 0; l < c->layers; l++)
 		if (is_candidate(c, l))
 			a[plan->candidates++] = l;
-	plan->fits = plan_places(plan, c, sizes, best, m, context, &device);
+	const int share = (plan->documents + m->gpus - 1) / m->gpus, batches = (share + plan->visit - 1) / plan->visit;
+	plan->fits = plan_places(plan, c, sizes, best, m, context, batches, &device);
 	if (!plan->fits)
 		return;
 	const struct dsa_residency *residency = &plan->residency;
@@ -281,9 +285,9 @@ void dsa_streaming_plan(struct dsa_streaming_plan *plan, const struct dsa_model_
 	                    .plan = plan,
 	                    .context = context,
 	                    .together = dsa_plan_together(hidden * dsa_dtype_bytes(DSA_BF16), plan->candidates),
-	                    .share = ceil((double)plan->documents / m->gpus),
+	                    .share = share,
+	                    .batches = batches,
 	                    .state = (double)dsa_state_bytes(c, &document, 1)};
-	p.batches = ceil(p.share / plan->visit);
 	plan_states(plan, &p, device);
 	price_base(&p, &plan->base);
 	if (plan->candidates)

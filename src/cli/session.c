@@ -169,6 +169,17 @@ static enum dsa_status lazy_overlap(struct dsa_evaluator *self, int batch, const
 	return status ? status : session->runs_model->overlap(session->runs_model, batch, sink, err);
 }
 
+static enum dsa_status lazy_announce(struct dsa_evaluator *self, const struct dsa_coming *coming, int count,
+                                     const struct dsa_early *early, struct dsa_error *err)
+{
+	struct dsa_session *session = ((struct lazy_evaluator *)self)->session;
+	/* What a journal knows is no reason to load a model. */
+	enum dsa_status status = count ? dsa_session_load_model(session, err) : DSA_OK;
+	if (status || !session->runs_model)
+		return status;
+	return session->runs_model->announce(session->runs_model, coming, count, early, err);
+}
+
 static void lazy_close(struct dsa_evaluator *self)
 {
 	(void)self; /* lies in the session's arena; the model's evaluator is closed by the session */
@@ -304,9 +315,12 @@ static enum dsa_status open_evaluator(struct dsa_session *session, struct dsa_er
 	                           session->config.native, &session->arena, err);
 	if (status)
 		return status;
-	*lazy = (struct lazy_evaluator){
-	    .evaluator = {.shape = shape, .evaluate = lazy_evaluate, .overlap = lazy_overlap, .close = lazy_close},
-	    .session = session};
+	*lazy = (struct lazy_evaluator){.evaluator = {.shape = shape,
+	                                              .evaluate = lazy_evaluate,
+	                                              .overlap = lazy_overlap,
+	                                              .announce = lazy_announce,
+	                                              .close = lazy_close},
+	                                .session = session};
 	session->evaluator = &lazy->evaluator;
 	if (!session->journal)
 		return DSA_OK;

@@ -152,7 +152,8 @@ static enum dsa_status plan_layers(struct dsa_session *session, const struct dsa
 	                                   .host = dsa_session_pool_limit(session),
 	                                   .shared = !dsa_session_on_gpu(session),
 	                                   .stream = demand->stream,
-	                                   .patterns = session->patterns};
+	                                   .patterns = session->patterns,
+	                                   .batches = session->evaluator->shape->batches};
 	const enum dsa_place best = dsa_cli_residency(session->options);
 	return dsa_plan_layers(&session->residency, &session->wave, sizes, best, &room) ? DSA_OK
 	                                                                                : refuse(session, demand, err);

@@ -125,11 +125,10 @@ enum dsa_status dsa_forward_open(struct dsa_forward **out, struct dsa_model *mod
 	forward->max_documents = max_documents;
 	forward->stream_count = streams;
 	forward->streams = dsa_alloc((size_t)streams, sizeof *forward->streams, "the streams of a pass", err);
-	forward->documents =
-	    dsa_alloc((size_t)max_documents, sizeof *forward->documents, "the documents of a pass", err);
-	forward->host = dsa_alloc((size_t)(2 * max_keys + max_rows), sizeof *forward->host, "the rows of a pass", err);
-	if (!forward->streams || !forward->documents || !forward->host)
+	forward->passes = dsa_alloc((size_t)streams, sizeof *forward->passes, "the passes in progress", err);
+	if (!forward->streams || !forward->passes)
 		goto cleanup;
+	forward->pass = forward->passes;
 	struct dsa_backend_limits limits = dsa_forward_limits(c, model->context, max_rows, max_keys);
 	status = dsa_backend_reserve(be, &limits, err);
 	if (!status)
@@ -151,85 +150,134 @@ void dsa_forward_close(struct dsa_forward *forward)
 		return;
 	if (forward->memory)
 		forward->be->ops->free(forward->be, forward->memory);
+	for (int i = 0; forward->passes && i < forward->stream_count; i++) {
+		free(forward->passes[i].documents);
+		free(forward->passes[i].host);
+	}
 	free(forward->streams);
-	free(forward->documents);
-	free(forward->host);
+	free(forward->passes);
 	free(forward);
 }
 
-/* The pass's documents and, per query row, position, first key and token id. */
-static enum dsa_status lay_out(struct dsa_forward *f, const struct dsa_pass_document *documents, int count, bool whole,
-                               struct dsa_error *err)
+/* Rows, keys and places of the documents. */
+static enum dsa_status place(struct dsa_forward *f, struct pass *pass, const struct dsa_pass_document *documents,
+                             int count, bool whole, struct dsa_error *err)
 {
 	const struct dsa_model_config *c = &f->model->config;
-	int32_t *pos = f->host, *key0 = pos + f->max_keys, *ids = key0 + f->max_keys;
-	int64_t rows = 0, keys = 0;
+	if (count > pass->document_room) {
+		free(pass->documents);
+		pass->document_room = 0;
+		pass->documents = dsa_alloc((size_t)count, sizeof *pass->documents, "the documents of a pass", err);
+		if (!pass->documents)
+			return DSA_E_MEMORY;
+		pass->document_room = count;
+	}
+	pass->rows = pass->key_rows = 0;
 	for (int d = 0; d < count; d++) {
 		int tokens = documents[d].tokens, first = whole ? 0 : prefix_tokens(c, tokens);
 		if (tokens < 1 || tokens > f->model->context)
 			return dsa_fail(err, DSA_E_USAGE,
 			                "document %d of a pass has %d tokens, expected 1 to the context of %d", d,
 			                tokens, f->model->context);
-		if (tokens - first > f->max_rows - rows || tokens > f->max_keys - keys)
+		if (tokens - first > f->max_rows - pass->rows || tokens > f->max_keys - pass->key_rows)
 			return dsa_fail(err, DSA_E_USAGE,
 			                "the documents of a pass have more than the %lld rows or %lld keys planned for",
 			                (long long)f->max_rows, (long long)f->max_keys);
-		f->documents[d] = (struct pass_document){.tokens = tokens, .first = first, .row0 = rows, .key0 = keys};
-		for (int t = first; t < tokens; t++, rows++) {
+		pass->documents[d] = (struct pass_document){
+		    .tokens = tokens, .first = first, .row0 = pass->rows, .key0 = pass->key_rows};
+		pass->rows += tokens - first;
+		pass->key_rows += tokens;
+	}
+	return DSA_OK;
+}
+
+/* Per query row, position, first key and token id; behind them, of the rows whose keys come from the prefix. */
+static enum dsa_status describe(const struct dsa_forward *f, struct pass *pass,
+                                const struct dsa_pass_document *documents, int count, struct dsa_error *err)
+{
+	const int vocab = f->model->config.vocab;
+	if (pass->key_rows > pass->room) {
+		free(pass->host);
+		pass->room = 0;
+		pass->host = dsa_alloc(3 * (size_t)pass->key_rows, sizeof *pass->host, "the rows of a pass", err);
+		if (!pass->host)
+			return DSA_E_MEMORY;
+		pass->room = pass->key_rows;
+	}
+	int32_t *pos = pass->host, *key0 = pos + pass->room, *ids = key0 + pass->room;
+	int64_t row = 0;
+	for (int d = 0; d < count; d++)
+		for (int t = pass->documents[d].first; t < documents[d].tokens; t++, row++) {
 			int32_t id = documents[d].ids[t];
-			if (id < 0 || id >= c->vocab)
+			if (id < 0 || id >= vocab)
 				return dsa_fail(
 				    err, DSA_E_INPUT,
 				    "token id %d at position %d of document %d is outside the model's vocabulary "
 				    "of %d; does the tokenizer belong to the model?",
-				    (int)id, t, d, c->vocab);
-			pos[rows] = t;
-			key0[rows] = (int32_t)keys;
-			ids[rows] = id;
+				    (int)id, t, d, vocab);
+			pos[row] = t;
+			key0[row] = (int32_t)pass->documents[d].key0;
+			ids[row] = id;
 		}
-		keys += tokens;
-	}
-	f->count = count;
-	f->rows = rows;
-	f->key_rows = keys;
-	/* Behind the query rows: those whose keys come from the prefix. */
-	for (int d = 0; d < count && !whole; d++)
-		for (int t = 0; t < f->documents[d].first; t++, rows++) {
-			pos[rows] = t;
-			key0[rows] = (int32_t)f->documents[d].key0;
+	for (int d = 0; d < count; d++)
+		for (int t = 0; t < pass->documents[d].first; t++, row++) {
+			pos[row] = t;
+			key0[row] = (int32_t)pass->documents[d].key0;
 		}
-	f->laid_out = rows;
+	pass->laid_out = row;
 	return DSA_OK;
+}
+
+/* What the device has to know of the rows of the pass at hand. */
+static enum dsa_status send_rows(struct dsa_forward *f, struct dsa_error *err)
+{
+	const struct dsa_ops *ops = f->be->ops;
+	const struct pass *pass = f->pass;
+	const size_t bytes = (size_t)pass->laid_out * sizeof *pass->host;
+	f->loaded = -1;
+	enum dsa_status status = ops->upload(f->be, f->work.pos.data, pass->host, bytes, err);
+	if (!status)
+		status = ops->upload(f->be, f->work.key0.data, pass->host + pass->room, bytes, err);
+	if (!status)
+		status = ops->upload(f->be, f->work.ids.data, pass->host + 2 * pass->room,
+		                     (size_t)pass->rows * sizeof *pass->host, err);
+	return status;
 }
 
 enum dsa_status dsa_forward_begin(struct dsa_forward *f, const struct dsa_pass_document *documents, int count,
                                   bool whole, struct dsa_prefix *prefix, int64_t *rows, struct dsa_error *err)
 {
-	const struct dsa_ops *ops = f->be->ops;
+	struct pass *pass = f->pass;
 	assert(count > 0 && count <= f->max_documents);
 	assert(whole || prefix);
 	assert(!prefix || prefix_fits(prefix, documents, count));
-	/* The rows of the pass before may still be on their way from the same host memory. */
-	enum dsa_status status = ops->wait(f->be, err);
+	pass->count = 0;
+	for (int i = 0; i < f->stream_count; i++)
+		if (f->streams[i].pass == pass)
+			f->streams[i].pass = NULL;
+	dsa_forward_use(f, 0);
+	/* The rows that it had before may still be on their way from the same host memory. */
+	enum dsa_status status = f->be->ops->wait(f->be, err);
 	if (!status)
-		status = lay_out(f, documents, count, whole, err);
+		status = place(f, pass, documents, count, whole, err);
+	if (!status)
+		status = describe(f, pass, documents, count, err);
 	if (status)
 		return status;
-	f->whole = whole;
-	for (int i = 0; i < f->stream_count; i++)
-		f->streams[i].has_selection = false;
-	dsa_forward_use(f, 0);
-	f->prefix = prefix;
-	f->loaded = -1;
-	*rows = f->rows;
-	size_t bytes = (size_t)f->laid_out * sizeof *f->host;
-	status = ops->upload(f->be, f->work.pos.data, f->host, bytes, err);
-	if (!status)
-		status = ops->upload(f->be, f->work.key0.data, f->host + f->max_keys, bytes, err);
-	if (!status)
-		status = ops->upload(f->be, f->work.ids.data, f->host + 2 * f->max_keys,
-		                     (size_t)f->rows * sizeof *f->host, err);
-	return status;
+	pass->count = count;
+	pass->whole = whole;
+	pass->prefix = prefix;
+	*rows = pass->rows;
+	return send_rows(f, err);
+}
+
+enum dsa_status dsa_forward_turn(struct dsa_forward *f, int pass, struct dsa_error *err)
+{
+	assert(pass >= 0 && pass < f->stream_count);
+	if (f->pass == &f->passes[pass])
+		return DSA_OK;
+	f->pass = &f->passes[pass];
+	return f->pass->count ? send_rows(f, err) : DSA_OK;
 }
 
 void dsa_forward_use(struct dsa_forward *f, int stream)
@@ -245,8 +293,9 @@ enum dsa_status dsa_forward_fork(struct dsa_forward *f, int from, struct dsa_err
 	const struct dsa_ops *ops = f->be->ops;
 	assert(from >= 0 && from < f->stream_count);
 	const struct stream *source = &f->streams[from];
-	const size_t rows = (size_t)f->rows;
-	assert(source != f->stream);
+	const size_t rows = (size_t)f->pass->rows;
+	assert(source != f->stream && source->pass == f->pass);
+	f->stream->pass = f->pass;
 	f->stream->has_selection = source->has_selection;
 	if (!rows)
 		return DSA_OK;
@@ -260,12 +309,15 @@ enum dsa_status dsa_forward_fork(struct dsa_forward *f, int from, struct dsa_err
 
 enum dsa_status dsa_forward_embed(struct dsa_forward *f, uint64_t seed, struct dsa_error *err)
 {
-	struct dsa_rows rows = {
-	    .count = f->rows, .pos = f->work.pos.data, .key0 = f->work.key0.data, .max_pos = f->model->context - 1};
+	struct dsa_rows rows = {.count = f->pass->rows,
+	                        .pos = f->work.pos.data,
+	                        .key0 = f->work.key0.data,
+	                        .max_pos = f->model->context - 1};
+	f->stream->pass = f->pass;
 	f->stream->has_selection = false;
-	if (!f->rows)
+	if (!f->pass->rows)
 		return DSA_OK;
-	return f->be->ops->embed(f->be, dsa_tensor_rows(f->stream->residual, 0, f->rows), f->model->embed,
+	return f->be->ops->embed(f->be, dsa_tensor_rows(f->stream->residual, 0, f->pass->rows), f->model->embed,
 	                         f->work.ids.data, &rows, seed, err);
 }
 
@@ -279,8 +331,9 @@ enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, 
 {
 	const struct dsa_ops *ops = f->be->ops;
 	float eps = (float)f->model->config.norm_eps;
+	assert(f->stream->pass == f->pass);
 	assert(out.rows >= count && out.cols == f->model->config.hidden && count <= f->max_rows);
-	struct dsa_tensor x = dsa_tensor_rows(f->stream->residual, 0, f->rows);
+	struct dsa_tensor x = dsa_tensor_rows(f->stream->residual, 0, f->pass->rows);
 	/* The token ids are spent: their memory takes the index. */
 	int32_t *device_index = f->work.ids.data;
 	if (!count)
@@ -300,18 +353,18 @@ enum dsa_status dsa_forward_hidden(struct dsa_forward *f, const int32_t *index, 
 
 int64_t dsa_forward_row(const struct dsa_forward *f, int document, int position)
 {
-	if (document < 0 || document >= f->count)
+	if (document < 0 || document >= f->pass->count)
 		return -1;
-	const struct pass_document *d = &f->documents[document];
+	const struct pass_document *d = &f->pass->documents[document];
 	return position >= d->first && position < d->tokens ? d->row0 + position - d->first : -1;
 }
 
 const int32_t *dsa_forward_selection(const struct dsa_forward *f)
 {
-	return f->stream->has_selection ? f->stream->selection.data : NULL;
+	return f->stream->pass == f->pass && f->stream->has_selection ? f->stream->selection.data : NULL;
 }
 
 struct dsa_tensor dsa_forward_residual(const struct dsa_forward *f)
 {
-	return dsa_tensor_rows(f->stream->residual, 0, f->rows);
+	return dsa_tensor_rows(f->stream->residual, 0, f->pass->rows);
 }

@@ -1,4 +1,4 @@
-/* forward_private.h: inside the forward pass: the workspace, the streams of the pass in progress, the prefix.
+/* forward_private.h: inside the forward pass: the workspace, the passes in progress, their streams, the prefix.
  *
  * A layer runs in tiles of at most as many query rows as the backend says. All of a layer is row by row but for the
  * keys, and a row reads keys of its own and earlier positions only, which this tile or an earlier one has stored; so
@@ -35,16 +35,32 @@ struct workspace {
 	struct dsa_tensor gathered;       /* (B, D) F32 */
 };
 
+struct pass;
+
 /* What one stream of a pass holds between layers, on the device. */
 struct stream {
 	struct dsa_tensor residual;  /* (R, D) F32 */
 	struct dsa_tensor selection; /* (R, K) I32, in force */
+	const struct pass *pass;     /* whose rows they are; NULL: none yet */
 	bool has_selection;
 };
 
 struct pass_document {
 	int tokens, first; /* T; first query position: 0 or min(K, T) */
 	int64_t row0, key0;
+};
+
+/* The rows of one pass. Their description goes from here to the device whenever the pass is turned to. */
+struct pass {
+	struct pass_document *documents; /* (document_room) */
+	int count;                       /* 0: not begun */
+	int64_t rows, key_rows;
+	int64_t laid_out; /* rows, and the prefix's behind them */
+	bool whole;
+	struct dsa_prefix *prefix;
+	int document_room;
+	int64_t room;
+	int32_t *host; /* pos (room), key0 (room), ids (room) */
 };
 
 struct dsa_forward {
@@ -54,19 +70,13 @@ struct dsa_forward {
 	struct workspace work;
 	struct stream *streams; /* (stream_count) */
 	struct stream *stream;  /* the one in use */
+	struct pass *passes;    /* (stream_count): each has a stream of its own at least */
+	struct pass *pass;      /* the one at hand */
 	int stream_count;
 	int64_t max_rows, max_keys;
 	int max_documents;
-	struct pass_document *documents; /* (max_documents) */
-	int32_t *host; /* pos (max_keys), key0 (max_keys), ids (max_rows) on their way to the device */
-
-	int count; /* documents of the pass in progress */
-	int64_t rows, key_rows;
-	int64_t laid_out; /* rows, and the prefix's behind them */
-	bool whole;
 	int32_t *plain; /* dsa_forward_keep_plain */
-	struct dsa_prefix *prefix;
-	int loaded; /* the layer whose keys of the prefix are in the workspace, or -1 */
+	int loaded;     /* the layer whose keys of the pass's prefix are in the workspace, or -1 */
 	bool index_loaded;
 };
 

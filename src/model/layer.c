@@ -32,7 +32,7 @@ struct tile {
 static struct tile make_tile(const struct dsa_forward *f, int64_t first, int64_t count)
 {
 	struct tile t = {.first = first, .count = count, .w = f->work};
-	const int32_t *pos = f->host + first;
+	const int32_t *pos = f->pass->host + first;
 	int max_pos = 0;
 	for (int64_t i = 0; i < count; i++)
 		max_pos = pos[i] > max_pos ? pos[i] : max_pos;
@@ -49,8 +49,8 @@ static struct tile make_tile(const struct dsa_forward *f, int64_t first, int64_t
 		*in_pass[i] = dsa_tensor_rows(*in_pass[i], first, count);
 	for (size_t i = 0; i < sizeof in_tile / sizeof in_tile[0]; i++)
 		*in_tile[i] = dsa_tensor_rows(*in_tile[i], 0, count);
-	t.w.keys = dsa_tensor_rows(t.w.keys, 0, f->key_rows);
-	t.w.index_keys = dsa_tensor_rows(t.w.index_keys, 0, f->key_rows);
+	t.w.keys = dsa_tensor_rows(t.w.keys, 0, f->pass->key_rows);
+	t.w.index_keys = dsa_tensor_rows(t.w.index_keys, 0, f->pass->key_rows);
 	return t;
 }
 
@@ -165,8 +165,8 @@ static enum dsa_status run_feed_forward(struct dsa_forward *f, const struct task
 
 static enum dsa_status run_tiles(struct dsa_forward *f, const struct task *task, struct dsa_error *err)
 {
-	for (int64_t first = 0; first < f->rows; first += f->be->tile) {
-		int64_t count = f->rows - first < f->be->tile ? f->rows - first : f->be->tile;
+	for (int64_t first = 0; first < f->pass->rows; first += f->be->tile) {
+		int64_t count = f->pass->rows - first < f->be->tile ? f->pass->rows - first : f->be->tile;
 		struct tile t = make_tile(f, first, count);
 		TRY(run_keys(f, task, &t, err));
 		TRY(run_queries(f, task, &t, err));
@@ -196,6 +196,7 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 	struct task task = {0};
 	assert(index >= 0 && index < f->model->config.layers);
 	assert(mode == 'F' || mode == 'S');
+	assert(f->stream->pass == f->pass);
 	const bool indexer = dsa_model_has_indexer(f->model, index);
 	enum dsa_status status = DSA_OK;
 	if (mode == 'F' && !indexer)
@@ -203,15 +204,15 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 		                "layer %d cannot run its own indexer (F): the checkpoint ships it as shared, without "
 		                "indexer weights",
 		                index);
-	if (mode == 'S' && !f->stream->has_selection && f->rows)
+	if (mode == 'S' && !f->stream->has_selection && f->pass->rows)
 		return dsa_fail(err, DSA_E_USAGE,
 		                "layer %d cannot share a selection (S): no layer before it has made one", index);
 	task.keep = mode == 'F';
 	task.select = task.keep || (index_unused && indexer);
 	/* A prefix serves every pattern, so it takes the keys of indexers that this pass does not ask. */
-	task.index_keys = task.select || (indexer && f->whole && f->prefix);
+	task.index_keys = task.select || (indexer && f->pass->whole && f->pass->prefix);
 	/* Before the layer is acquired: that sends the next one over the bus, and what comes behind it waits. */
-	if (f->prefix && !f->whole)
+	if (f->pass->prefix && !f->pass->whole)
 		status = need_prefix(f, index, task.select, err);
 	if (status) {
 		dsa_error_prefix(err, "layer %d", index);
@@ -223,7 +224,7 @@ enum dsa_status dsa_forward_layer(struct dsa_forward *f, int index, char mode, b
 	status = run_tiles(f, &task, err);
 	if (!status)
 		status = f->be->ops->wait(f->be, err);
-	if (!status && f->prefix && f->whole)
+	if (!status && f->pass->prefix && f->pass->whole)
 		status = prefix_store(f, index, task.index_keys, err);
 	if (!status && task.keep)
 		f->stream->has_selection = true;

@@ -226,6 +226,11 @@ bool dsa_model_has_indexer(const struct dsa_model *model, int layer)
 	return model->private->layers[layer].index_q.data;
 }
 
+bool dsa_model_brings_layers(const struct dsa_model *model)
+{
+	return model->private->residency != NULL;
+}
+
 enum dsa_status dsa_model_acquire(struct dsa_model *model, int layer, const struct dsa_layer **out,
                                   struct dsa_error *err)
 {

@@ -94,8 +94,8 @@ static enum dsa_status store(struct dsa_forward *f, struct dsa_tensor keys, char
 {
 	size_t size = (size_t)keys.cols * dsa_dtype_bytes(keys.dtype);
 	enum dsa_status status = DSA_OK;
-	for (int d = 0; d < f->count && !status; d++) {
-		const struct pass_document *document = &f->documents[d];
+	for (int d = 0; d < f->pass->count && !status; d++) {
+		const struct pass_document *document = &f->pass->documents[d];
 		size_t bytes = (size_t)prefix_tokens(&f->model->config, document->tokens) * size;
 		status =
 		    f->be->ops->download(f->be, host, (char *)keys.data + (size_t)document->key0 * size, bytes, err);
@@ -111,17 +111,17 @@ static enum dsa_status load(struct dsa_forward *f, struct dsa_tensor keys, struc
 	size_t size = (size_t)keys.cols * dsa_dtype_bytes(keys.dtype);
 	enum dsa_status status = DSA_OK;
 	assert(landing.cols == keys.cols && landing.dtype == keys.dtype && landing.stride == landing.cols);
-	for (int64_t first = 0; first < f->prefix->rows && !status; first += landing.rows) {
-		int64_t left = f->prefix->rows - first, count = left < landing.rows ? left : landing.rows;
+	for (int64_t first = 0; first < f->pass->prefix->rows && !status; first += landing.rows) {
+		int64_t left = f->pass->prefix->rows - first, count = left < landing.rows ? left : landing.rows;
 		/* The prefix's rows are laid out behind the query rows of the pass. */
 		struct dsa_rows rows = {.count = count,
-		                        .pos = (const int32_t *)f->work.pos.data + f->rows + first,
-		                        .key0 = (const int32_t *)f->work.key0.data + f->rows + first,
+		                        .pos = (const int32_t *)f->work.pos.data + f->pass->rows + first,
+		                        .key0 = (const int32_t *)f->work.key0.data + f->pass->rows + first,
 		                        .max_pos = f->model->config.topk - 1};
 		status =
 		    f->be->ops->upload(f->be, landing.data, host + (size_t)first * size, (size_t)count * size, err);
 		if (!status)
-			status = f->be->ops->store_keys(f->be, dsa_tensor_rows(keys, 0, f->key_rows),
+			status = f->be->ops->store_keys(f->be, dsa_tensor_rows(keys, 0, f->pass->key_rows),
 			                                dsa_tensor_rows(landing, 0, count), &rows, err);
 	}
 	return status;
@@ -135,27 +135,27 @@ static char *layer_keys(const struct dsa_prefix *prefix, int layer)
 /* The indexer's keys of a layer lie behind its latent ones. */
 static size_t latent_bytes(const struct dsa_forward *f)
 {
-	return (size_t)f->prefix->rows * (size_t)f->work.keys.cols * dsa_dtype_bytes(f->prefix->act);
+	return (size_t)f->pass->prefix->rows * (size_t)f->work.keys.cols * dsa_dtype_bytes(f->pass->prefix->act);
 }
 
 enum dsa_status prefix_store(struct dsa_forward *f, int layer, bool index, struct dsa_error *err)
 {
-	char *host = layer_keys(f->prefix, layer);
+	char *host = layer_keys(f->pass->prefix, layer);
 	enum dsa_status status = store(f, f->work.keys, host, err);
 	if (!status && index)
 		status = store(f, f->work.index_keys, host + latent_bytes(f), err);
 	if (!status) {
-		f->prefix->stored[layer] = true;
-		f->prefix->index_stored[layer] = index;
+		f->pass->prefix->stored[layer] = true;
+		f->pass->prefix->index_stored[layer] = index;
 	}
 	return status;
 }
 
 enum dsa_status prefix_load(struct dsa_forward *f, int layer, bool index, struct dsa_error *err)
 {
-	const char *host = layer_keys(f->prefix, layer);
-	assert(f->prefix->stored[layer] && (!index || f->prefix->index_stored[layer]));
-	if (!f->rows)
+	const char *host = layer_keys(f->pass->prefix, layer);
+	assert(f->pass->prefix->stored[layer] && (!index || f->pass->prefix->index_stored[layer]));
+	if (!f->pass->rows)
 		return DSA_OK;
 	enum dsa_status status = load(f, f->work.keys, f->work.kv, host, err);
 	if (!status && index)

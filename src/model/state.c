@@ -22,11 +22,12 @@ static enum dsa_status save(struct dsa_forward *f, struct dsa_tensor device, cha
 	const struct dsa_model_config *config = &f->model->config;
 	size_t size = (size_t)device.cols * dsa_dtype_bytes(device.dtype);
 	enum dsa_status status = DSA_OK;
-	if (!f->whole)
-		return f->be->ops->download(f->be, host, device.data, (size_t)f->rows * size, err);
-	for (int d = 0; d < f->count && !status; d++) {
-		int tokens = f->documents[d].tokens;
-		int64_t first = f->documents[d].row0 + prefix_tokens(config, tokens) - f->documents[d].first;
+	if (!f->pass->whole)
+		return f->be->ops->download(f->be, host, device.data, (size_t)f->pass->rows * size, err);
+	for (int d = 0; d < f->pass->count && !status; d++) {
+		int tokens = f->pass->documents[d].tokens;
+		int64_t first =
+		    f->pass->documents[d].row0 + prefix_tokens(config, tokens) - f->pass->documents[d].first;
 		size_t bytes = (size_t)state_rows(config, tokens) * size;
 		status =
 		    f->be->ops->download(f->be, host, (const char *)device.data + (size_t)first * size, bytes, err);
@@ -38,8 +39,8 @@ static enum dsa_status save(struct dsa_forward *f, struct dsa_tensor device, cha
 static int64_t image_rows(const struct dsa_forward *f)
 {
 	int64_t rows = 0;
-	for (int d = 0; d < f->count; d++)
-		rows += state_rows(&f->model->config, f->documents[d].tokens);
+	for (int d = 0; d < f->pass->count; d++)
+		rows += state_rows(&f->model->config, f->pass->documents[d].tokens);
 	return rows;
 }
 
@@ -62,9 +63,10 @@ enum dsa_status dsa_forward_save(struct dsa_forward *f, void *image, struct dsa_
 enum dsa_status dsa_forward_restore(struct dsa_forward *f, const void *image, struct dsa_error *err)
 {
 	struct stream *stream = f->stream;
-	size_t rows = (size_t)f->rows, residual_bytes = rows * (size_t)stream->residual.cols * sizeof(float);
+	size_t rows = (size_t)f->pass->rows, residual_bytes = rows * (size_t)stream->residual.cols * sizeof(float);
 	const char *selection = (const char *)image + residual_bytes;
-	assert(!f->whole);
+	assert(!f->pass->whole);
+	stream->pass = f->pass;
 	stream->has_selection = true;
 	if (!rows)
 		return DSA_OK;

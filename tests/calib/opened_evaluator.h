@@ -18,8 +18,34 @@ struct opened_options {
 	int context, topk, vocab, batch_tokens, threads;
 	double holdout;
 	enum dsa_index_precision precision;
+	enum dsa_place place; /* of every layer */
+	const struct dsa_log *log;
 	struct dsa_model_evaluator_options evaluator;
 };
+
+/* All layers in one place. */
+static inline enum dsa_status opened_model(struct opened *o, const struct opened_options *options,
+                                           struct dsa_error *err)
+{
+	struct dsa_arena arena;
+	struct dsa_model_config config;
+	struct dsa_residency residency;
+	struct dsa_sizes *sizes;
+	dsa_arena_init(&arena);
+	enum dsa_status status = dsa_model_config_load(&config, options->model_dir, &arena, err);
+	if (!status && !(sizes = dsa_arena_alloc(&arena, 1, sizeof *sizes, "sizes", err)))
+		status = DSA_E_MEMORY;
+	if (!status)
+		status = dsa_model_sizes(sizes, &config, options->model_dir, o->backend->weight, err);
+	if (!status) {
+		assert_true(dsa_residency_plan(&residency, sizes, options->place, 1 << 30, 1 << 30));
+		assert_int_equal(residency.layers[options->place], config.layers);
+		status =
+		    dsa_model_open(&o->model, o->backend, options->model_dir, options->context, &residency, NULL, err);
+	}
+	dsa_arena_release(&arena);
+	return status;
+}
 
 static inline void opened_open(struct opened *o, const struct opened_options *options)
 {
@@ -31,14 +57,14 @@ static inline void opened_open(struct opened *o, const struct opened_options *op
 	                                        .topk = options->topk,
 	                                        .holdout = options->holdout,
 	                                        .batch_tokens = options->batch_tokens};
-	const struct dsa_backend_options device = {.device = "cpu", .threads = options->threads};
+	const struct dsa_backend_options device = {.device = "cpu", .threads = options->threads, .log = options->log};
 	enum dsa_status status = dsa_spool_write(options->tokens, &spool, NULL, options->vocab, NULL, &err);
 	if (!status)
 		status = dsa_spool_open(&o->spool, options->tokens, &err);
 	if (!status)
 		status = dsa_backend_open(&o->backend, &device, &err);
 	if (!status)
-		status = dsa_model_open(&o->model, o->backend, options->model_dir, options->context, NULL, NULL, &err);
+		status = opened_model(o, options, &err);
 	if (!status) {
 		o->model->config.index_precision = options->precision;
 		status = dsa_model_evaluator_open(&o->evaluator, o->model, o->spool, o->model->config.native,

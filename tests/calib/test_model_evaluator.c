@@ -5,84 +5,10 @@
 #include <cmocka.h>
 
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
+#include "dsa/announce.h"
 #include "dsa/spill.h"
-#include "opened_evaluator.h"
-
-/* A tiny random checkpoint with real selections to lose, and a few documents of random ids. */
-static const char model_dir[] = "tests/golden/tiny/glm-all-full";
-enum { DOCUMENTS = 7, CONTEXT = 40, MOST_PATTERNS = 16, LARGE_POOL = 1 << 28 };
-
-struct fixture {
-	char directory[32], corpus[64], tokens[64];
-	struct dsa_arena arena;
-	struct dsa_model_config config;
-};
-
-/* What a sink saw, by pattern and document. */
-struct seen {
-	struct dsa_sums at[MOST_PATTERNS][DOCUMENTS][DSA_POSITION_BUCKETS];
-	int bins[MOST_PATTERNS][DOCUMENTS];
-	int patterns;
-	int64_t executed;
-	int64_t queries, diagonal, first_pair; /* of the overlap */
-	int64_t plain[4];                      /* … of each layer */
-	int topk;
-};
-
-static int set_up(void **state)
-{
-	struct fixture *f = calloc(1, sizeof *f);
-	struct dsa_error err;
-	strcpy(f->directory, "/tmp/dsacal-XXXXXX");
-	assert_non_null(mkdtemp(f->directory));
-	snprintf(f->corpus, sizeof f->corpus, "%s/ids.jsonl", f->directory);
-	snprintf(f->tokens, sizeof f->tokens, "%s/tokens", f->directory);
-	dsa_arena_init(&f->arena);
-	assert_int_equal(dsa_model_config_load(&f->config, model_dir, &f->arena, &err), DSA_OK);
-	FILE *file = fopen(f->corpus, "w");
-	assert_non_null(file);
-	uint32_t random = 12345;
-	for (int d = 0; d < DOCUMENTS; d++) {
-		fputs("{\"input_ids\": [", file);
-		for (int t = 0; t < CONTEXT - 3 * d; t++) {
-			random = random * 1664525u + 1013904223u;
-			fprintf(file, "%s%u", t ? ", " : "", (random >> 8) % (uint32_t)f->config.vocab);
-		}
-		fputs("]}\n", file);
-	}
-	fclose(file);
-	*state = f;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct fixture *f = *state;
-	unlink(f->corpus);
-	unlink(f->tokens);
-	rmdir(f->directory);
-	dsa_arena_release(&f->arena);
-	free(f);
-	return 0;
-}
-
-/* The fixture's model and corpus; what a test is about is set on top. */
-static struct opened_options options_of(const struct fixture *f, int batch_tokens, int threads)
-{
-	return (struct opened_options){.model_dir = model_dir,
-	                               .corpus = f->corpus,
-	                               .tokens = f->tokens,
-	                               .context = CONTEXT,
-	                               .topk = f->config.topk,
-	                               .vocab = f->config.vocab,
-	                               .batch_tokens = batch_tokens,
-	                               .threads = threads};
-}
+#include "model_course.h"
 
 static void open_all(struct opened *o, struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens,
                      const volatile sig_atomic_t *stop)
@@ -92,50 +18,12 @@ static void open_all(struct opened *o, struct fixture *f, size_t pool, bool naiv
 	opened_open(o, &options);
 }
 
-static enum dsa_status take(void *context, int index, const struct dsa_doc_stats *stats, int count, int64_t executed,
-                            struct dsa_error *err)
-{
-	struct seen *seen = context;
-	(void)err;
-	for (int i = 0; i < count; i++) {
-		memcpy(seen->at[index][stats[i].document], stats[i].at, sizeof stats[i].at);
-		seen->bins[index][stats[i].document] = stats[i].bin_count;
-	}
-	seen->patterns += count;
-	seen->executed += executed;
-	return DSA_OK;
-}
-
-static enum dsa_status take_overlap(void *context, const struct dsa_doc_overlap *overlap, int count,
-                                    struct dsa_error *err)
-{
-	struct seen *seen = context;
-	(void)err;
-	for (int i = 0; i < count; i++)
-		for (int p = 0; p < DSA_POSITION_BUCKETS; p++) {
-			if (!overlap[i].counts[p])
-				continue;
-			seen->queries += overlap[i].queries[p];
-			seen->diagonal += overlap[i].counts[p][0];
-			seen->first_pair += overlap[i].counts[p][1];
-			for (int l = 0; l < 4 && overlap[i].plain[p]; l++)
-				seen->plain[l] += overlap[i].plain[p][l];
-		}
-	return DSA_OK;
-}
-
 static void ask(struct opened *o, struct seen *seen, const char *base, const char *const *patterns, int count,
                 uint64_t seed)
 {
 	const struct dsa_sink sink = {.pattern = take, .context = seen};
 	opened_ask(o, &sink, base, patterns, count, seed);
 }
-
-/* A greedy-like course: all single flips of the reference, then of a base with layer 2 flipped, then layer 1 too. */
-static const char *const steps[][MOST_PATTERNS] = {{"FFFF", "FSFF", "FFSF", "FFFS"}, {"FSSF", "FFSS"}, {"FSSS"}};
-static const char *const bases[] = {"FFFF", "FFSF", "FSSF"};
-static const int step_counts[] = {4, 2, 1};
-enum { STEPS = 3 };
 
 static struct seen *run_options(struct fixture *f, const struct opened_options *options)
 {
@@ -159,23 +47,6 @@ static struct seen *run_waves(struct fixture *f, size_t pool, int wave, int thre
 static struct seen *run_course(struct fixture *f, size_t pool, bool naive, int threads, int batch_tokens)
 {
 	return run_waves(f, pool, 0, threads, batch_tokens, naive);
-}
-
-static int64_t executed_in(const struct seen *seen)
-{
-	int64_t sum = 0;
-	for (int s = 0; s < STEPS; s++)
-		sum += seen[s].executed;
-	return sum;
-}
-
-static void assert_same_figures(const struct seen *a, const struct seen *b)
-{
-	for (int s = 0; s < STEPS; s++) {
-		assert_int_equal(a[s].patterns, b[s].patterns);
-		assert_memory_equal(a[s].at, b[s].at, sizeof a[s].at);
-		assert_memory_equal(a[s].bins, b[s].bins, sizeof a[s].bins);
-	}
 }
 
 static void savings_change_no_bit(void **state)
@@ -494,16 +365,41 @@ static enum dsa_status watched_attention(struct dsa_backend *be, struct dsa_tens
 	return watch.attention(be, out, q, keys, selection, topk, heads, latent, r, scale, rows, err);
 }
 
+struct interrupted {
+	size_t pool;
+	int wave, batch_tokens;
+	enum dsa_place place; /* if not on the device, batches of a step share visits */
+};
+
+/* The question about a batch, put again if the stop ends it. */
+static void ask_until_answered(struct opened *o, const struct dsa_ask *question, struct seen *seen, int *ended)
+{
+	struct dsa_error err = {""};
+	const struct dsa_sink sink = {.pattern = take, .context = seen};
+	const int before = seen->patterns;
+	enum dsa_status status = o->evaluator->evaluate(o->evaluator, question, &sink, &err);
+	if (status) {
+		assert_int_equal(status, DSA_E_INTERRUPTED);
+		assert_int_equal(watch.stop, 1);
+		assert_int_equal(seen->patterns, before);
+		++*ended;
+		watch.stop = 0;
+		status = o->evaluator->evaluate(o->evaluator, question, &sink, &err);
+	}
+	assert_int_equal(status, DSA_OK);
+	watch.stop = 0;
+}
+
 /* The course, every ask that the stop ends put again. Adds what was ended to *ended. */
-static struct seen *run_interrupted(struct fixture *f, size_t pool, int wave, int stop_at, int *ended)
+static struct seen *run_interrupted(struct fixture *f, const struct interrupted *kind, int stop_at, int *ended)
 {
 	struct opened o = {0};
 	struct seen *seen = calloc(STEPS, sizeof *seen);
-	struct opened_options options = options_of(f, 4096, 1);
+	struct opened_options options = options_of(f, kind->batch_tokens, 1);
+	options.place = kind->place;
 	options.evaluator =
-	    (struct dsa_model_evaluator_options){.host_memory = pool, .wave = wave, .stop = &watch.stop};
+	    (struct dsa_model_evaluator_options){.host_memory = kind->pool, .wave = kind->wave, .stop = &watch.stop};
 	opened_open(&o, &options);
-	assert_int_equal(o.evaluator->shape->batches, 1);
 	struct dsa_ops ops = *o.backend->ops;
 	watch.attention = ops.attention;
 	watch.calls = 0;
@@ -512,19 +408,10 @@ static struct seen *run_interrupted(struct fixture *f, size_t pool, int wave, in
 	o.backend->ops = &ops;
 	for (int s = 0; s < STEPS; s++) {
 		struct dsa_error err = {""};
-		const struct dsa_sink sink = {.pattern = take, .context = &seen[s]};
-		const struct dsa_ask question = {.base = bases[s], .patterns = steps[s], .count = step_counts[s]};
-		enum dsa_status status = o.evaluator->evaluate(o.evaluator, &question, &sink, &err);
-		if (status) {
-			assert_int_equal(status, DSA_E_INTERRUPTED);
-			assert_int_equal(watch.stop, 1);
-			assert_int_equal(seen[s].patterns, 0);
-			++*ended;
-			watch.stop = 0;
-			status = o.evaluator->evaluate(o.evaluator, &question, &sink, &err);
-		}
-		assert_int_equal(status, DSA_OK);
-		watch.stop = 0;
+		struct dsa_ask question = {.base = bases[s], .patterns = steps[s], .count = step_counts[s]};
+		assert_int_equal(dsa_announce_split(o.evaluator, &question, DSA_CALIBRATION, false, &err), DSA_OK);
+		for (; question.batch < o.evaluator->shape->batches; question.batch++)
+			ask_until_answered(&o, &question, &seen[s], ended);
 	}
 	opened_close(&o);
 	return seen;
@@ -533,20 +420,20 @@ static struct seen *run_interrupted(struct fixture *f, size_t pool, int wave, in
 /* Wherever the stop comes: in the reference, in a wave between two of its patterns, where states are being kept. */
 static void a_stop_inside_a_wave_leaves_nothing_half_kept(void **state)
 {
-	static const struct {
-		size_t pool;
-		int wave;
-	} kinds[] = {{0, 4}, {64000, 2}, {LARGE_POOL, 4}};
+	static const struct interrupted kinds[] = {{0, 4, 4096, DSA_PLACE_DEVICE},
+	                                           {64000, 2, 4096, DSA_PLACE_DEVICE},
+	                                           {LARGE_POOL, 4, 4096, DSA_PLACE_DEVICE},
+	                                           {LARGE_POOL, 16, 1, DSA_PLACE_STORED}};
 	struct seen *expected = run_course(*state, 0, true, 1, 4096);
-	for (int k = 0; k < 3; k++) {
+	for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
 		const size_t pool = kinds[k].pool;
 		int ended = 0, cheaper = 0;
-		struct seen *whole = run_interrupted(*state, pool, kinds[k].wave, 0, &ended);
+		struct seen *whole = run_interrupted(*state, &kinds[k], 0, &ended);
 		const int calls = watch.calls;
 		assert_int_equal(ended, 0);
 		assert_same_figures(expected, whole);
 		for (int at = 1; at <= calls; at++) {
-			struct seen *seen = run_interrupted(*state, pool, kinds[k].wave, at, &ended);
+			struct seen *seen = run_interrupted(*state, &kinds[k], at, &ended);
 			assert_same_figures(expected, seen);
 			/* What was kept before the stop serves the ask that is put again. */
 			cheaper += executed_in(seen) < executed_in(whole);

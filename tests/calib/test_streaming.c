@@ -62,10 +62,12 @@ static void layers_lie_where_a_run_would_put_them(void **unused)
 		uint64_t gpu, host;
 		enum dsa_place slowest;
 		double pinned;
-	} cases[] = {{120, 400, DSA_PLACE_DEVICE, 1},
-	             {80, 400, DSA_PLACE_STORED, 1},
-	             {54, 400, DSA_PLACE_HOST, 1},
-	             {54, 44, DSA_PLACE_DISK, 1.0 / 4}};
+		int wave;
+	} cases[] = {{120, 400, DSA_PLACE_DEVICE, 1, 2},
+	             {80, 400, DSA_PLACE_STORED, 1, 2},
+	             {54, 400, DSA_PLACE_HOST, 1, 3},
+	             {54, 44, DSA_PLACE_DISK, 1.0 / 4, 3},
+	             {66, 44, DSA_PLACE_DISK, 1.0 / 4, 9}};
 	struct bench b;
 	set_up(&b);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -77,7 +79,7 @@ static void layers_lie_where_a_run_would_put_them(void **unused)
 		close_to(b.plan.pinned, cases[i].pinned);
 		assert_int_equal(b.plan.documents, DOCUMENTS);
 		assert_int_equal(b.plan.candidates, 2); /* 0 has nothing before it, 3 is natively S */
-		assert_int_equal(b.plan.wave, 2);
+		assert_int_equal(b.plan.wave, cases[i].wave);
 		assert_int_equal(b.plan.visit, 1);
 	}
 	b.machine.gpu_memory = 42 * gib; /* one layer in the form of products, two as stored, and no pass */
@@ -169,6 +171,29 @@ static void each_wave_of_a_batch_visits_its_layers(void **unused)
 	dsa_arena_release(&b.arena);
 }
 
+/* Two candidates, then one: three and two layers behind their flips. */
+static void batches_that_fit_into_a_wave_share_its_visits(void **unused)
+{
+	(void)unused;
+	static const struct {
+		uint64_t gpu;
+		int wave, first, second; /* waves of ten batches */
+	} cases[] = {{54, 3, 10, 4}, {58, 5, 5, 2}, {66, 9, 3, 2}};
+	struct bench b;
+	set_up(&b);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		b.machine.gpu_memory = cases[i].gpu * gib;
+		dsa_streaming_plan(&b.plan, &b.config, &b.sizes, DSA_PLACE_DISK, &b.machine, &b.rates,
+		                   DOCUMENTS * CONTEXT, CONTEXT, 32768);
+		assert_int_equal(b.plan.wave, cases[i].wave);
+		close_to(b.plan.first.disk_bytes, cases[i].first * 30.0 * (double)gib);
+		/* Of the two it is the later one that goes last where visits cost most. */
+		close_to(b.plan.whole.disk_bytes - b.plan.base.disk_bytes - b.plan.first.disk_bytes,
+		         cases[i].second * 30.0 * (double)gib);
+	}
+	dsa_arena_release(&b.arena);
+}
+
 static void the_slowest_resource_decides(void **unused)
 {
 	(void)unused;
@@ -252,6 +277,7 @@ int main(void)
 	    cmocka_unit_test(steps_cost_what_a_search_with_all_states_runs),
 	    cmocka_unit_test(without_memory_for_states_work_is_repeated),
 	    cmocka_unit_test(each_wave_of_a_batch_visits_its_layers),
+	    cmocka_unit_test(batches_that_fit_into_a_wave_share_its_visits),
 	    cmocka_unit_test(the_slowest_resource_decides),
 	    cmocka_unit_test(states_on_the_host_are_taken_once_and_waited_for),
 	    cmocka_unit_test(built_in_rates_are_those_that_bench_measured),

@@ -296,6 +296,78 @@ static void compare_streams(struct golden *g)
 	dsa_forward_close(f);
 }
 
+/* A whole pass and two over scored parts, of other documents each, taken through a layer in turn; the last has two
+ * streams, one of which leaves the other in the middle. */
+static void compare_passes(struct golden *g)
+{
+	enum { WHOLE, PART, SINGLE, PASSES, FORK = PASSES, STREAMS };
+	const struct dsa_model_config *c = &g->model->config;
+	struct dsa_pass_document documents[MIX];
+	mix_documents(g, documents);
+	const struct dsa_pass_document *const of[STREAMS] = {documents, documents, documents + 1, documents + 1};
+	const int counts[STREAMS] = {MIX, MIX, 1, 1};
+	char other[64], *alone[STREAMS];
+	int64_t rows;
+	other_pattern(g, other);
+	const char *const patterns[STREAMS] = {other, c->native, c->native, c->native};
+	const size_t most = dsa_state_bytes(c, documents, MIX);
+	char *together = malloc(most);
+	struct dsa_prefix *prefix[PASSES];
+	struct dsa_forward *f;
+	MUST(dsa_forward_open(&f, g->model, 6 * g->tokens, 6 * g->tokens, MIX, STREAMS, &golden_error));
+	for (int i = 0; i < STREAMS; i++) {
+		alone[i] = malloc(most);
+		assert_true(alone[i] && together);
+		if (i < PASSES)
+			MUST(dsa_prefix_open(&prefix[i], g->model, of[i], counts[i], &golden_error));
+		golden_begin(f, of[i], counts[i], true, i < PASSES ? prefix[i] : NULL, &rows);
+		MUST(dsa_forward_embed(f, 0, &golden_error));
+		golden_layers(f, patterns[i], 0, c->layers, false);
+		MUST(dsa_forward_save(f, alone[i], &golden_error));
+	}
+	for (int p = 0; p < PASSES; p++) {
+		MUST(dsa_forward_turn(f, p, &golden_error));
+		golden_begin(f, of[p], counts[p], p == WHOLE, p == WHOLE ? NULL : prefix[p], &rows);
+		dsa_forward_use(f, p);
+		MUST(dsa_forward_embed(f, 0, &golden_error));
+	}
+	for (int l = 0; l < c->layers; l++) {
+		for (int p = 0; p < PASSES; p++) {
+			MUST(dsa_forward_turn(f, p, &golden_error));
+			if (p == SINGLE && l == c->layers / 2) {
+				dsa_forward_use(f, FORK);
+				MUST(dsa_forward_fork(f, SINGLE, &golden_error));
+			}
+			dsa_forward_use(f, p);
+			golden_layers(f, patterns[p], l, l + 1, false);
+		}
+		if (l >= c->layers / 2) {
+			dsa_forward_use(f, FORK);
+			golden_layers(f, patterns[FORK], l, l + 1, false);
+		}
+	}
+	for (int i = 0; i < STREAMS; i++) {
+		MUST(dsa_forward_turn(f, i < PASSES ? i : SINGLE, &golden_error));
+		dsa_forward_use(f, i);
+		MUST(dsa_forward_save(f, together, &golden_error));
+		assert_memory_equal(together, alone[i], dsa_state_bytes(c, of[i], counts[i]));
+		free(alone[i]);
+	}
+	/* A stream that holds no state of the pass at hand has no selection. */
+	MUST(dsa_forward_turn(f, PART, &golden_error));
+	assert_null(dsa_forward_selection(f));
+	free(together);
+	for (int p = 0; p < PASSES; p++)
+		dsa_prefix_close(prefix[p]);
+	dsa_forward_close(f);
+}
+
+static void passes_in_progress_together_have_the_bits_of_each_alone(void **state)
+{
+	(void)state;
+	golden_each_case(compare_passes);
+}
+
 static void streams_of_a_pass_have_the_bits_of_passes_of_their_own(void **state)
 {
 	(void)state;
@@ -491,6 +563,7 @@ int main(void)
 	    cmocka_unit_test(other_patterns_of_every_golden_are_reproduced),
 	    cmocka_unit_test(scored_part_with_prefix_equals_the_whole_pass),
 	    cmocka_unit_test(streams_of_a_pass_have_the_bits_of_passes_of_their_own),
+	    cmocka_unit_test(passes_in_progress_together_have_the_bits_of_each_alone),
 	    cmocka_unit_test(restored_state_continues_bit_for_bit),
 	    cmocka_unit_test(document_alone_equals_itself_in_a_batch),
 	    cmocka_unit_test(number_of_threads_changes_no_bit),
