@@ -530,13 +530,14 @@ enum dsa_status dsa_calibration_evaluate(struct dsa_results *results, struct dsa
 		status = dsa_work_init(&work, shape, &scratch, err);
 	for (int i = 0; i < ASKED && !status; i++)
 		status = dsa_measure_start(&measures[i], shape, &scratch, err);
-	for (int b = 0; b < shape->batches; b++)
-		for (int i = 0; i < ASKED && !status; i++) {
-			status =
-			    dsa_measure_batch(&measures[i], NULL, evaluator, shape->reference, &asked[i], 1, b, 0, err);
-			if (!status)
-				status = dsa_work_count(&work, b, asked[i], true, err);
-		}
+	const struct dsa_ask question = {.base = shape->reference, .patterns = asked, .count = ASKED};
+	if (!status)
+		status = dsa_announce_split(evaluator, &question, DSA_SPLITS, false, err);
+	for (int b = 0; b < shape->batches && !status; b++) {
+		status = dsa_measure_batch(measures, NULL, evaluator, shape->reference, asked, ASKED, b, 0, err);
+		for (int i = 0; i < ASKED && !status; i++)
+			status = dsa_work_count(&work, b, asked[i], true, err);
+	}
 	if (status)
 		goto cleanup;
 	results->pattern = dsa_arena_text(arena, pattern, (size_t)shape->layers, err);

@@ -98,6 +98,25 @@ def test_verbose_says_what_lies_where():
     expect("as they are stored" not in done.err and "over the bus" not in done.err, f"resident: {done}")
 
 
+def visits(*args):
+    """Of layers that were not there, as --verbose tells."""
+    return int(re.search(r"(\d+) visits brought", good(*args, "--verbose").err).group(1))
+
+
+def test_batches_share_the_visits_of_a_layer():
+    """Ten documents, each a batch: their references take one wave, and so do their patterns, which start behind the two
+    layers that they have in common with the reference."""
+    rules = ("--residency", "disk", "--batch-tokens", 1)
+    equal(visits("evaluate", "--model", GLM, "--corpus", DOCUMENTS, "--pattern", "FFSS", *rules), 4 + 2,
+          "visits of evaluate")
+    out = os.path.join(scratch(), "run")
+    exact = ("--search", "exact", "--max-shared", 1, "--no-refine", *rules)
+    few = visits(*options(out, *exact))
+    same_run(out, plain(*exact[:-4], "--batch-tokens", 1), "batches that share visits")
+    # Overlap takes 4 for each of 8 batches to calibrate on; all else shares: each batch alone would take 150 more.
+    expect(32 < few < 60, f"{few} visits of calibrate")
+
+
 def test_evaluate_overlap_and_verify_find_the_same():
     def measure(*extra):
         return good("evaluate", "--model", GLM, "--corpus", DOCUMENTS, "--pattern", "FFSS", "--json", *extra).json()
