@@ -5,16 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dsa/plan.h"
+#include "ranks_errands.h"
 #include "ranks_messages.h"
 
-/* Questions that a rank has in hand: one more than it works on, so that it need not wait for the next. */
-enum { IN_HAND = 2 };
-
-struct errand {
-	struct errand *next;
-	struct dsa_coming what;
-	struct dsa_arena arena; /* of what's texts */
-};
+/* Questions that a rank has in hand: it need not wait for the next, and those whose layers have to be brought are
+ * answered together, as many as its evaluator may take. */
+enum { IN_HAND = DSA_TOGETHER };
 
 /* What the caller of evaluate or overlap waits for. */
 struct wait {
@@ -37,21 +34,6 @@ struct ranks_evaluator {
 	struct wait *wait;      /* NULL: nobody waits */
 	struct dsa_record_buffer message;
 };
-
-static void free_errand(struct errand *errand)
-{
-	dsa_arena_release(&errand->arena);
-	free(errand);
-}
-
-static void free_errands(struct errand *errand)
-{
-	while (errand) {
-		struct errand *next = errand->next;
-		free_errand(errand);
-		errand = next;
-	}
-}
 
 static bool asks_pattern(const struct errand *errand, int batch, uint64_t seed, const char *pattern)
 {
@@ -84,10 +66,9 @@ static enum dsa_status make_errand(const struct ranks_evaluator *self, const str
 	const size_t layers = (size_t)self->base.shape->layers;
 	const struct dsa_ask *ask = &coming->ask;
 	*out = NULL;
-	struct errand *errand = dsa_alloc(1, sizeof *errand, "a question", err);
-	if (!errand)
+	struct errand *errand;
+	if (errand_open(&errand, err))
 		return DSA_E_MEMORY;
-	dsa_arena_init(&errand->arena);
 	errand->what = *coming;
 	errand->what.overlap = coming->overlap && !is_begun(self, ask->batch, 0, NULL);
 	const char **patterns =
@@ -109,10 +90,10 @@ static enum dsa_status make_errand(const struct ranks_evaluator *self, const str
 	if (count || errand->what.overlap)
 		*out = errand;
 	else
-		free_errand(errand);
+		errand_close(errand);
 	return DSA_OK;
 failed:
-	free_errand(errand);
+	errand_close(errand);
 	return DSA_E_MEMORY;
 }
 
@@ -138,7 +119,7 @@ static enum dsa_status announce(struct dsa_evaluator *base, const struct dsa_com
 	if (!early)
 		return DSA_OK;
 	self->early = *early;
-	free_errands(self->queued);
+	errands_close(self->queued);
 	self->queued = NULL;
 	struct errand **end = &self->queued;
 	for (int i = 0; i < count; i++) {
@@ -252,7 +233,7 @@ static enum dsa_status take_message(struct ranks_evaluator *self, int from, int 
 			return dsa_fail(err, DSA_E_INPUT, "rank %d answered what it was not asked", from);
 		self->begun[from] = done->next;
 		self->in_hand[from]--;
-		free_errand(done);
+		errand_close(done);
 		return DSA_OK;
 	case MESSAGE_FAILED:
 		return take_failure(&self->message, from, err);
@@ -331,6 +312,8 @@ static enum dsa_status do_own(struct ranks_evaluator *self, bool *any, struct ds
 	if (!errand)
 		return DSA_OK;
 	enum dsa_status status = begin(self, errand, err);
+	if (!status)
+		status = errands_announce(self->queued, self->owner, 0, self->inner, err);
 	struct own own = {self, &errand->what};
 	const struct dsa_sink sink = {.pattern = own_pattern, .overlap = own_overlap, .context = &own};
 	if (!status && errand->what.overlap)
@@ -339,7 +322,7 @@ static enum dsa_status do_own(struct ranks_evaluator *self, bool *any, struct ds
 		status = self->inner->evaluate(self->inner, &errand->what.ask, &sink, err);
 	self->begun[0] = errand->next;
 	self->in_hand[0]--;
-	free_errand(errand);
+	errand_close(errand);
 	return status;
 }
 
@@ -386,7 +369,7 @@ static enum dsa_status put_first(struct ranks_evaluator *self, const struct dsa_
 	struct errand *fresh, *announced = take_queued(self, -1, coming->ask.batch);
 	enum dsa_status status = make_errand(self, coming, &fresh, err);
 	if (status) {
-		free_errands(announced);
+		errands_close(announced);
 		return status;
 	}
 	bool holds = announced != NULL && (!fresh || !fresh->what.overlap || announced->what.overlap);
@@ -397,10 +380,10 @@ static enum dsa_status put_first(struct ranks_evaluator *self, const struct dsa_
 	if (holds && fresh && fresh->what.ask.count < announced->what.ask.count && !fresh->what.overlap)
 		holds = false;
 	if (holds && fresh) {
-		free_errand(fresh);
+		errand_close(fresh);
 		fresh = announced;
 	} else {
-		free_errands(announced);
+		errands_close(announced);
 	}
 	if (fresh) {
 		fresh->next = self->queued;
@@ -440,9 +423,9 @@ static void close_evaluator(struct dsa_evaluator *base)
 	struct ranks_evaluator *self = (struct ranks_evaluator *)base;
 	if (!self)
 		return;
-	free_errands(self->queued);
+	errands_close(self->queued);
 	for (int r = 0; self->begun && r < self->ranks->count; r++)
-		free_errands(self->begun[r]);
+		errands_close(self->begun[r]);
 	free(self->begun);
 	free(self->in_hand);
 	free(self->owner);

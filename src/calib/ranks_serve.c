@@ -2,12 +2,13 @@
 #include <string.h>
 
 #include "dsa/ranks_evaluator.h"
+#include "ranks_errands.h"
 #include "ranks_messages.h"
 
 struct server {
 	struct dsa_ranks *ranks;
-	int batch; /* of the question in hand */
-	const struct dsa_ask *ask;
+	struct errand *queued;     /* questions that have come, the one in hand first */
+	const struct dsa_ask *ask; /* in hand */
 	struct dsa_record_buffer record, message;
 	bool stopped; /* rank 0 wants no more answers */
 };
@@ -36,7 +37,7 @@ static enum dsa_status send_pattern(void *context, int index, const struct dsa_d
 	struct server *server = context;
 	const char *pattern = server->ask->patterns[index];
 	const struct dsa_record_key key = {.kind = DSA_RECORD_PATTERN,
-	                                   .batch = server->batch,
+	                                   .batch = server->ask->batch,
 	                                   .seed = server->ask->seed,
 	                                   .pattern = pattern,
 	                                   .layers = strlen(pattern),
@@ -51,30 +52,55 @@ static enum dsa_status send_overlap(void *context, const struct dsa_doc_overlap 
                                     struct dsa_error *err)
 {
 	struct server *server = context;
-	const struct dsa_record_key key = {.kind = DSA_RECORD_OVERLAP, .batch = server->batch, .pattern = ""};
+	const struct dsa_record_key key = {.kind = DSA_RECORD_OVERLAP, .batch = server->ask->batch, .pattern = ""};
 	enum dsa_status status = dsa_record_write_overlap(&server->record, &key, overlap, count, err);
 	if (!status)
 		status = send(server->ranks, MESSAGE_ANSWER, server->record.data, server->record.used, err);
 	return status ? status : look_for_end(server, err);
 }
 
+/* Takes all messages that have come. */
+static enum dsa_status take_messages(struct server *server, const struct dsa_evaluator_shape *shape,
+                                     struct dsa_error *err)
+{
+	struct errand **end = &server->queued;
+	while (*end)
+		end = &(*end)->next;
+	while (!server->stopped) {
+		int from, kind;
+		bool any;
+		enum dsa_status status =
+		    server->ranks->ops->poll(server->ranks, DSA_RANK_ANY, &any, &from, &kind, &server->message, err);
+		if (status || !any)
+			return status;
+		server->stopped = kind == MESSAGE_STOP;
+		if (server->stopped)
+			break;
+		status = errand_open(end, err);
+		if (!status)
+			status = ranks_question_read(&(*end)->what, &server->message, shape, &(*end)->arena, err);
+		if (status)
+			return status;
+		end = &(*end)->next;
+	}
+	return DSA_OK;
+}
+
+/* The oldest question; the evaluator knows of the others. */
 static enum dsa_status answer(struct server *server, struct dsa_evaluator *evaluator, struct dsa_error *err)
 {
 	const struct dsa_sink sink = {.pattern = send_pattern, .overlap = send_overlap, .context = server};
-	struct dsa_coming question;
-	struct dsa_arena arena;
-	dsa_arena_init(&arena);
-	enum dsa_status status = ranks_question_read(&question, &server->message, evaluator->shape, &arena, err);
-	if (!status) {
-		server->batch = question.ask.batch;
-		server->ask = &question.ask;
-	}
-	if (!status && question.overlap)
-		status = evaluator->overlap(evaluator, question.ask.batch, &sink, err);
-	if (!status && question.ask.count)
-		status = evaluator->evaluate(evaluator, &question.ask, &sink, err);
+	struct errand *errand = server->queued;
+	const struct dsa_coming *question = &errand->what;
+	server->ask = &question->ask;
+	enum dsa_status status = errands_announce(errand->next, NULL, 0, evaluator, err);
+	if (!status && question->overlap)
+		status = evaluator->overlap(evaluator, question->ask.batch, &sink, err);
+	if (!status && question->ask.count)
+		status = evaluator->evaluate(evaluator, &question->ask, &sink, err);
 	server->ask = NULL;
-	dsa_arena_release(&arena);
+	server->queued = errand->next;
+	errand_close(errand);
 	return status ? status : send(server->ranks, MESSAGE_DONE, NULL, 0, err);
 }
 
@@ -110,21 +136,18 @@ enum dsa_status dsa_ranks_serve(struct dsa_ranks *ranks, struct dsa_evaluator *e
 {
 	struct server server = {.ranks = ranks};
 	enum dsa_status status = send(ranks, MESSAGE_READY, NULL, 0, err);
-	while (!status && !server.stopped) {
-		bool any;
-		int from, kind;
-		status = ranks->ops->poll(ranks, DSA_RANK_ANY, &any, &from, &kind, &server.message, err);
-		if (status)
+	while (!status) {
+		status = take_messages(&server, evaluator->shape, err);
+		if (status || server.stopped)
 			break;
-		if (any && kind == MESSAGE_STOP)
-			server.stopped = true;
-		else if (any)
+		if (server.queued)
 			status = answer(&server, evaluator, err);
 		else if (stop && *stop)
 			status = dsa_fail(err, DSA_E_INTERRUPTED, "interrupted by a signal");
 		else
 			ranks_pause();
 	}
+	errands_close(server.queued);
 	dsa_record_buffer_release(&server.record);
 	dsa_record_buffer_release(&server.message);
 	return server.stopped ? DSA_OK : status;

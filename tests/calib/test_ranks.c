@@ -94,8 +94,20 @@ static struct crew {
 	pthread_t threads[MOST_RANKS];
 	enum dsa_status served[MOST_RANKS];
 	int count;
+	int told[MOST_RANKS]; /* most questions that its evaluator was told of at once */
 	struct dsa_ranks_start start, seen[MOST_RANKS];
 } crew;
+
+static enum dsa_status note_coming(struct dsa_evaluator *self, const struct dsa_coming *coming, int count,
+                                   const struct dsa_early *early, struct dsa_error *error)
+{
+	(void)coming, (void)error;
+	assert_null(early);
+	for (int r = 0; r < crew.count; r++)
+		if (self == &crew.toys[r].base && crew.told[r] < count)
+			crew.told[r] = count;
+	return DSA_OK;
+}
 
 static void *serve(void *context)
 {
@@ -122,6 +134,7 @@ static struct dsa_evaluator *open_crew(int count)
 	strcpy(crew.start.device, "toy");
 	for (int r = 0; r < count; r++) {
 		crew.toys[r] = toy_make();
+		crew.toys[r].base.announce = note_coming;
 		crew.ranks[r] =
 		    (struct dsa_ranks){.ops = &post_ops, .rank = r, .count = count, .locals = count, .host = "here"};
 		if (r)
@@ -249,6 +262,36 @@ static void what_is_announced_is_begun_at_once_and_asked_of_nobody_twice(void **
 		assert_int_equal(crew.toys[r].patterns, r ? 3 : 4);
 }
 
+/* A rank's evaluator knows what the rank has in hand beside the question that it is asked. */
+static void evaluators_are_told_what_their_rank_will_ask(void **state)
+{
+	(void)state;
+	struct dsa_evaluator *ranked = open_crew(2), *evaluator;
+	struct dsa_journal *journal = open_it();
+	struct catcher catcher;
+	int order[BATCHES], of[2] = {0};
+	const struct dsa_ask question = {.base = "FFFFFF", .patterns = three, .count = 3};
+	for (int b = 0; b < BATCHES; b++) {
+		order[b] = b;
+		of[owner_of(b, 2)]++;
+	}
+	assert_true(of[0] > 1 || of[1] > 1);
+	assert_int_equal(dsa_journal_evaluator(&evaluator, journal, ranked, &shape, &err), DSA_OK);
+	hold(true);
+	assert_int_equal(dsa_announce(evaluator, &question, order, BATCHES, false, &err), DSA_OK);
+	for (int b = 0; b < BATCHES; b++)
+		if (owner_of(b, 2) == 0)
+			assert_int_equal(ask_for(evaluator, b, three, 3, 0, &catcher, &err), DSA_OK);
+	assert_int_equal(crew.told[0], of[0] - 1);
+	hold(false);
+	for (int b = 0; b < BATCHES; b++)
+		assert_int_equal(ask_for(evaluator, b, three, 3, 0, &catcher, &err), DSA_OK);
+	assert_int_equal(crew.told[1], of[1] - 1);
+	evaluator->close(evaluator);
+	dsa_journal_close(journal);
+	close_crew(ranked);
+}
+
 /* An overlap that was announced in front of a pattern, and one that was not. */
 static void overlaps_are_answered_too(void **state)
 {
@@ -313,6 +356,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(any_number_of_ranks_answers_with_the_same_bits),
 	    cmocka_unit_test(every_batch_has_one_owner_and_the_ranks_share_evenly),
+	    cmocka_unit_test_setup_teardown(evaluators_are_told_what_their_rank_will_ask, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(what_is_announced_is_begun_at_once_and_asked_of_nobody_twice, set_up,
 	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(overlaps_are_answered_too, set_up, tear_down),

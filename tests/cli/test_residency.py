@@ -113,7 +113,7 @@ def test_batches_share_the_visits_of_a_layer():
     exact = ("--search", "exact", "--max-shared", 1, "--no-refine", *rules)
     few = visits(*options(out, *exact))
     same_run(out, plain(*exact[:-4], "--batch-tokens", 1), "batches that share visits")
-    # Overlap takes 4 for each of 8 batches to calibrate on; all else shares: each batch alone would take 150 more.
+    # Overlap takes 4 for each of 8 batches to calibrate on; the questions of all else share theirs.
     expect(32 < few < 60, f"{few} visits of calibrate")
 
 

@@ -78,6 +78,10 @@ def test_the_same_in_an_exact_search_and_with_no_state_kept():
     check_any_number(extra=["--search", "exact", "--host-memory", 1])
 
 
+def test_the_same_where_batches_share_the_visits_of_layers():
+    check_any_number(extra=["--search", "exact", "--max-shared", 1, "--residency", "disk", "--batch-tokens", 100])
+
+
 def test_the_same_with_native_shared_layers_and_two_corpora():
     other = corpus(12, "other.jsonl", shortest=30, longest=300, seed=7)
     check_any_number(source=SHARED, extra=["--corpus", f"other={other}"])
