@@ -220,13 +220,13 @@ class Bench:
         self.runs += 1
         return os.path.join(self.args.scratch, f"run-{self.runs}")
 
-    def case(self, name, model, corpus, *words, at_most=False, timed=True, inspect=None):
-        words = ["calibrate", "--model", model, "--corpus", corpus, "--device", self.args.device, *words]
+    def case(self, name, model, corpus, *words, command="calibrate", at_most=False, timed=True, inspect=None):
+        words = [command, "--model", model, "--corpus", corpus, "--device", self.args.device, *words]
         try:
             planning = Run(self, [*words, "--dry-run", "--json"], model)
             plan = json.loads(planning.out)
             out = self.out()
-            run = Run(self, [*words, "--out", out, "--verbose", "--no-progress"], model)
+            run = Run(self, [*words, *(["--out", out] if command == "calibrate" else []), "--verbose", "--no-progress"], model)
         except RuntimeError as error:
             self.note(self.judge(False, f"{name:<34}") + f"\n{error}")
             return
@@ -311,6 +311,13 @@ def on_gpu(bench):
                "12GiB")
     bench.case("glm5, from disk", model, corpus, *exact, "--max-shared", 1, "--residency", "disk", "--host-memory", "32GiB",
                "--max-tokens", 32768)
+    # Eight documents, each a batch: while a layer is there it serves all of them.
+    model, corpus = random_model(bench, "glm5-many", "--shape", "glm5", "--layers", 6, "--experts", 16, "--fp8", "--documents", 8,
+                                 "--tokens", 4096)
+    bench.case("glm5, evaluate, from host memory", model, corpus, "--pattern", "FSFSSS", "--residency", "host", "--gpu-memory", "12GiB",
+               "--host-memory", "48GiB", "--batch-tokens", 4096, command="evaluate")
+    bench.case("glm5, evaluate, from disk", model, corpus, "--pattern", "FSFSSS", "--residency", "disk", "--batch-tokens", 4096,
+               command="evaluate")
     # Of four layers the uniform baselines are most of the patterns that a search asks for, and measured before it.
     model, corpus = random_model(bench, "dsv32", "--shape", "dsv32", "--layers", 6, "--experts", 8, "--documents", 1, "--tokens", 65536)
     bench.case("dsv32, resident, full trace", model, corpus, *exact, "--full-trace", inspect=("all_steps", "--host-memory", "64GiB"))
@@ -333,6 +340,8 @@ def on_cpu(bench):
     bench.case("demo, as stored", DEMO, legal, *exact, "--max-tokens", 2000, "--max-shared", 1, "--residency", "stored", "--host-memory", "1GiB")
     bench.case("demo, from disk", DEMO, legal, *exact, "--max-tokens", 2000, "--max-shared", 1, "--residency", "disk", "--host-memory", "256MiB")
     bench.case("demo, raced", DEMO, legal, "--search", "racing", "--no-refine", "--max-tokens", 4000, "--max-shared", 4, "--host-memory", "1GiB", at_most=True)
+    bench.case("demo, evaluate, from disk", DEMO, legal, "--pattern", "FS" * 8, "--max-tokens", 8000, "--residency", "disk", "--batch-tokens",
+               512, "--host-memory", "256MiB", command="evaluate")
 
 
 def table(bench):

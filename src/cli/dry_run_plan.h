@@ -44,6 +44,8 @@ struct dry_run {
 	struct probe probe;
 };
 
+/* probe.c: fills dry->probe; the model is loaded. */
+DSA_CHECKED enum dsa_status dsa_dry_run_probe(struct dry_run *dry, struct dsa_error *err);
 /* The plan as JSON (formats.md) or as text for people. */
 void dsa_dry_run_json(struct dsa_text *text, const struct dry_run *dry);
 void dsa_dry_run_text(struct dsa_text *text, const struct dry_run *dry);
