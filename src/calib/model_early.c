@@ -203,6 +203,7 @@ void model_early_release(struct question *question)
 {
 	if (question->owner)
 		free_coming(question->owner);
+	question->owner = NULL;
 }
 
 static enum dsa_status hold(struct model_evaluator *me, const struct question *question, int index,

@@ -16,8 +16,9 @@ static enum dsa_status turn_to(struct model_evaluator *me, const struct wave_par
 	return status;
 }
 
-/* Runs the reference of those questions' batches that nothing is kept of, in one wave. One whose batch cannot keep it
- * is put off until it is asked, but for the first, whose reference is then in base_hidden. */
+/* Runs the reference of those questions' batches that nothing is kept of, in one wave. Where the first one's batch
+ * cannot keep it, it is in base_hidden, and the others are put off until they are asked; so is any other that cannot.
+ */
 static enum dsa_status need_references(struct model_evaluator *me, struct question *questions, int *count,
                                        struct dsa_error *err)
 {
@@ -31,7 +32,8 @@ static enum dsa_status need_references(struct model_evaluator *me, struct questi
 			if (!status)
 				model_evaluator_allow(me, kept);
 		}
-		if (q && !kept->allowed && !status) {
+		const bool off = q && !(kept->allowed && me->kept[questions[0].batch].allowed);
+		if (off && !status) {
 			model_early_release(&questions[q]);
 			continue;
 		}
@@ -44,7 +46,11 @@ static enum dsa_status need_references(struct model_evaluator *me, struct questi
 			                                      .prefix = kept->prefix,
 			                                      .keep = me->naive ? KEEP_NOTHING : KEEP_STATES};
 		}
-		questions[left++] = questions[q];
+		if (left < q) {
+			questions[left] = questions[q];
+			questions[q].owner = NULL;
+		}
+		left++;
 	}
 	*count = status ? *count : left;
 	if (!status && lacking)

@@ -213,6 +213,83 @@ static void announcements_need_not_come_true(void **state)
 	free(seen);
 }
 
+/* Backend operations that fail now and then. */
+static struct {
+	void *(*stash_alloc)(struct dsa_backend *be, size_t bytes);
+	enum dsa_status (*upload)(struct dsa_backend *be, void *device, const void *host, size_t bytes,
+	                          struct dsa_error *err);
+	int calls, every, at; /* no memory at every so-maniest call; no transfer at that one; 0: always */
+} lame;
+
+static void *lame_stash_alloc(struct dsa_backend *be, size_t bytes)
+{
+	return lame.every && ++lame.calls % lame.every == 0 ? NULL : lame.stash_alloc(be, bytes);
+}
+
+static enum dsa_status lame_upload(struct dsa_backend *be, void *device, const void *host, size_t bytes,
+                                   struct dsa_error *err)
+{
+	if (lame.at && ++lame.calls == lame.at)
+		return dsa_fail(err, DSA_E_DEVICE, "lame");
+	return lame.upload(be, device, host, bytes, err);
+}
+
+/* The first step, announced, until every batch is answered. *failures: questions that had to be put again. */
+static struct seen *run_lame(struct fixture *f, int every, int at, int *failures)
+{
+	struct opened o = {0};
+	struct opened_options options = options_of(f, EACH, 1);
+	struct seen *seen = calloc(STEPS, sizeof *seen);
+	struct dsa_ask question = {.base = bases[0], .patterns = steps[0], .count = step_counts[0]};
+	const struct dsa_sink sink = {.pattern = take, .context = seen};
+	struct dsa_error err = {""};
+	options.place = DSA_PLACE_STORED;
+	options.evaluator = (struct dsa_model_evaluator_options){.host_memory = LARGE_POOL, .wave = 16};
+	opened_open(&o, &options);
+	struct dsa_ops ops = *o.backend->ops;
+	lame.stash_alloc = ops.stash_alloc;
+	lame.upload = ops.upload;
+	ops.stash_alloc = lame_stash_alloc;
+	ops.upload = lame_upload;
+	o.backend->ops = &ops;
+	lame.calls = *failures = 0;
+	lame.every = every;
+	lame.at = at;
+	assert_int_equal(dsa_announce_split(o.evaluator, &question, DSA_CALIBRATION, false, &err), DSA_OK);
+	for (; question.batch < DOCUMENTS; question.batch++) {
+		const int before = seen->patterns;
+		enum dsa_status status = o.evaluator->evaluate(o.evaluator, &question, &sink, &err);
+		if (status) {
+			assert_int_equal(status, DSA_E_DEVICE);
+			assert_int_equal(seen->patterns, before);
+			++*failures;
+			status = o.evaluator->evaluate(o.evaluator, &question, &sink, &err);
+		}
+		assert_int_equal(status, DSA_OK);
+	}
+	opened_close(&o);
+	return seen;
+}
+
+static void lack_of_memory_and_lost_transfers_cost_work_only(void **state)
+{
+	int failures, failed = 0;
+	struct seen *expected = run_lame(*state, 0, 0, &failures);
+	assert_int_equal(failures, 0);
+	for (int n = 1; n <= 40; n++) {
+		struct seen *seen = run_lame(*state, n, 0, &failures);
+		assert_int_equal(failures, 0);
+		assert_same_figures(expected, seen);
+		free(seen);
+		seen = run_lame(*state, 0, n, &failures);
+		assert_same_figures(expected, seen);
+		failed += failures;
+		free(seen);
+	}
+	assert_int_equal(failed, 40);
+	free(expected);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -221,6 +298,7 @@ int main(void)
 	    cmocka_unit_test(any_pool_and_any_wave_change_no_bit),
 	    cmocka_unit_test(early_answers_come_with_the_question_whose_wave_they_shared),
 	    cmocka_unit_test(announcements_need_not_come_true),
+	    cmocka_unit_test(lack_of_memory_and_lost_transfers_cost_work_only),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
