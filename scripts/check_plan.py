@@ -311,13 +311,13 @@ def on_gpu(bench):
                "12GiB")
     bench.case("glm5, from disk", model, corpus, *exact, "--max-shared", 1, "--residency", "disk", "--host-memory", "32GiB",
                "--max-tokens", 32768)
-    # Eight documents, each a batch: while a layer is there it serves all of them.
-    model, corpus = random_model(bench, "glm5-many", "--shape", "glm5", "--layers", 6, "--experts", 16, "--fp8", "--documents", 8,
+    # Many documents, each a batch: while a layer is there it serves sixteen of them.
+    model, corpus = random_model(bench, "glm5-many", "--shape", "glm5", "--layers", 6, "--experts", 16, "--fp8", "--documents", 64,
                                  "--tokens", 4096)
     bench.case("glm5, evaluate, from host memory", model, corpus, "--pattern", "FSFSSS", "--residency", "host", "--gpu-memory", "12GiB",
-               "--host-memory", "48GiB", "--batch-tokens", 4096, command="evaluate")
+               "--host-memory", "48GiB", "--batch-tokens", 4096, command="evaluate", at_most=True)
     bench.case("glm5, evaluate, from disk", model, corpus, "--pattern", "FSFSSS", "--residency", "disk", "--batch-tokens", 4096,
-               command="evaluate")
+               command="evaluate", at_most=True)
     # Of four layers the uniform baselines are most of the patterns that a search asks for, and measured before it.
     model, corpus = random_model(bench, "dsv32", "--shape", "dsv32", "--layers", 6, "--experts", 8, "--documents", 1, "--tokens", 65536)
     bench.case("dsv32, resident, full trace", model, corpus, *exact, "--full-trace", inspect=("all_steps", "--host-memory", "64GiB"))

@@ -255,6 +255,8 @@ bool dsa_plan_layers(struct dsa_residency *out, int *wave, const struct dsa_size
 	*wave = dsa_plan_wave(room->stream, left);
 	const int64_t most = out->link ? (int64_t)room->patterns * room->batches : room->patterns;
 	*wave = *wave < most ? *wave : (int)most;
+	/* A batch shares visits with all its patterns or not at all. */
+	*wave -= *wave > room->patterns ? *wave % room->patterns : 0;
 	const uint64_t streams = (uint64_t)room->stream * (uint64_t)(*wave - 1);
 	return !out->link || place_layers(out, sizes, best, room, less(room->device, streams));
 }

@@ -23,10 +23,16 @@ static double refine_most(const struct dry_run *dry)
 	return refines ? options->refine_work * (double)dry->plan.token_layers : 0;
 }
 
+/* Up to the first question, and what the first visits of layers take beyond others. */
+static double start(const struct dry_run *dry)
+{
+	return dry->start_seconds + dry->probe.first_visits;
+}
+
 /* Exact to the last layer, without refinement, which stops where it is told to. */
 static double seconds(const struct dry_run *dry, bool most)
 {
-	return dry->start_seconds + dsa_plan_seconds(&dry->plan, &dry->probe.rates, most);
+	return start(dry) + dsa_plan_seconds(&dry->plan, &dry->probe.rates, most);
 }
 
 /* Where nothing is expected of the search, it goes to the last layer. */
@@ -34,7 +40,7 @@ static double expected_seconds(const struct dry_run *dry, bool refined)
 {
 	if (!dry->expects)
 		return seconds(dry, false);
-	return dry->start_seconds + dsa_expect_seconds(&dry->expectation, &dry->probe.rates, refined);
+	return start(dry) + dsa_expect_seconds(&dry->expectation, &dry->probe.rates, refined);
 }
 
 static double expected_refinement(const struct dry_run *dry)
@@ -158,7 +164,7 @@ static void write_time(struct dsa_json_writer *json, const struct dry_run *dry)
 		return;
 	}
 	dsa_json_object(json, "seconds");
-	dsa_json_put_real(json, "start", dry->start_seconds);
+	dsa_json_put_real(json, "start", start(dry));
 	dsa_json_put_real(json, "load", dry->load_seconds);
 	dsa_json_put_real(json, "expected", expected_seconds(dry, true));
 	dsa_json_put_real(json, "refine_expected", expected_refinement(dry));

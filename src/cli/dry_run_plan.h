@@ -15,6 +15,7 @@ struct probe {
 	int64_t executed;                   /* of the last question */
 	double record_bytes, overlap_bytes; /* journal, per document */
 	double seconds;                     /* the probe itself, without loading */
+	double first_visits;                /* seconds that layers took to be seen for the first time; once in a run */
 	struct dsa_plan_rates rates;
 	struct dsa_record_buffer buffer;
 };

@@ -147,9 +147,8 @@ static int candidates_of_question(const struct dry_run *dry)
  * behind it; then all. */
 static enum dsa_status rates_of_candidates(struct dry_run *dry, const struct group *group, struct dsa_error *err)
 {
-	const struct group alone = group_of(dry, 1);
 	struct dsa_plan_rates *rates = &dry->probe.rates;
-	const int layers = dry->shape->layers, count = candidates_of_question(dry);
+	const int layers = dry->shape->layers, count = group->count > 1 ? 1 : candidates_of_question(dry);
 	const char *reference = dry->shape->reference, *asked[DSA_TOGETHER];
 	struct sample full = {.begun = dsa_clock_seconds()}, shared = {0};
 	enum dsa_status status = DSA_OK;
@@ -168,7 +167,7 @@ static enum dsa_status rates_of_candidates(struct dry_run *dry, const struct gro
 		if (++flipped < dry->plan.candidates && waiting < count)
 			continue;
 		if (wants_more(&full))
-			status = add_rate(dry, &full, &alone, asked, waiting, err);
+			status = add_rate(dry, &full, group, asked, waiting, err);
 		waiting = 0;
 	}
 	shared.begun = dsa_clock_seconds();
@@ -184,19 +183,31 @@ static enum dsa_status rates_of_candidates(struct dry_run *dry, const struct gro
 	return status;
 }
 
+static enum dsa_status overlap_once(struct dry_run *dry, double *seconds, struct dsa_error *err)
+{
+	struct dsa_evaluator *evaluator = dry->session->evaluator;
+	const struct dsa_sink sink = {.overlap = take_overlap, .context = dry};
+	const double begun = dsa_clock_seconds();
+	enum dsa_status status = evaluator->overlap(evaluator, dry->probe.batch, &sink, err);
+	*seconds = dsa_clock_seconds() - begun;
+	return status;
+}
+
 /* Seconds per token-layer of whole passes by those that overlap takes, which visit every layer for one batch. */
 static enum dsa_status rate_of_overlap(struct dry_run *dry, struct dsa_error *err)
 {
-	struct dsa_evaluator *evaluator = dry->session->evaluator;
 	const struct dsa_evaluator_batch *batch = &dry->shape->batch[dry->probe.batch];
-	const struct dsa_sink sink = {.overlap = take_overlap, .context = dry};
-	struct sample whole = {.begun = dsa_clock_seconds()};
 	enum dsa_status status = DSA_OK;
+	double seconds, first = 0;
+	/* Layers that are seen for the first time are looked through for what is not finite. */
+	if (dry->session->residency.link)
+		status = overlap_once(dry, &first, err);
+	struct sample whole = {.begun = dsa_clock_seconds()};
 	while (!status && wants_more(&whole)) {
-		const double started = dsa_clock_seconds();
-		status = evaluator->overlap(evaluator, dry->probe.batch, &sink, err);
-		add_sample(&whole, dsa_clock_seconds() - started);
+		status = overlap_once(dry, &seconds, err);
+		add_sample(&whole, seconds);
 	}
+	dry->probe.first_visits = fmax(first - middle(&whole), 0);
 	dry->probe.rates.whole = middle(&whole) / ((double)batch->tokens * dry->shape->layers);
 	return status;
 }
@@ -220,8 +231,13 @@ static enum dsa_status rate_of_head(struct dry_run *dry, const struct group *alo
 static enum dsa_status rates_of_group(struct dry_run *dry, const struct group *group, const struct group *alone,
                                       struct dsa_error *err)
 {
-	double seconds;
-	enum dsa_status status = ask(dry, group, &dry->shape->reference, 1, &seconds, err);
+	double seconds, first, again = 0;
+	enum dsa_status status = overlap_once(dry, &first, err);
+	if (!status)
+		status = overlap_once(dry, &again, err);
+	dry->probe.first_visits = fmax(first - again, 0);
+	if (!status)
+		status = ask(dry, group, &dry->shape->reference, 1, &seconds, err);
 	const double executed = (double)dry->probe.executed;
 	if (!status)
 		status = rate_of_head(dry, alone, err);

@@ -65,9 +65,9 @@ static void layers_lie_where_a_run_would_put_them(void **unused)
 		int wave;
 	} cases[] = {{120, 400, DSA_PLACE_DEVICE, 1, 2},
 	             {80, 400, DSA_PLACE_STORED, 1, 2},
-	             {54, 400, DSA_PLACE_HOST, 1, 3},
-	             {54, 44, DSA_PLACE_DISK, 1.0 / 4, 3},
-	             {66, 44, DSA_PLACE_DISK, 1.0 / 4, 9}};
+	             {54, 400, DSA_PLACE_HOST, 1, 2},
+	             {54, 44, DSA_PLACE_DISK, 1.0 / 4, 2},
+	             {66, 44, DSA_PLACE_HOST, 1, 8}};
 	struct bench b;
 	set_up(&b);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -178,7 +178,7 @@ static void batches_that_fit_into_a_wave_share_its_visits(void **unused)
 	static const struct {
 		uint64_t gpu;
 		int wave, first, second; /* waves of ten batches */
-	} cases[] = {{54, 3, 10, 4}, {58, 5, 5, 2}, {66, 9, 3, 2}};
+	} cases[] = {{54, 2, 10, 5}, {58, 4, 5, 3}, {66, 8, 3, 2}};
 	struct bench b;
 	set_up(&b);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
