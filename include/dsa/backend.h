@@ -254,6 +254,7 @@ struct dsa_backend {
 	int tile;              /* rows that a forward pass takes through a layer's operators together */
 	int pass_tokens;       /* tokens of a pass that keep the device busy */
 	char name[96];         /* "cpu: 2 threads, BLIS 0.9.0", "cuda:0: NVIDIA H100 80GB HBM3" */
+	char address[16];      /* on the bus, "0000:1b:00.0": of one machine's GPUs no two have the same; "": a CPU */
 	const struct dsa_log *log;
 };
 

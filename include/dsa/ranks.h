@@ -37,6 +37,7 @@ struct dsa_ranks {
 	int rank, count;
 	int local, locals; /* the same among the ranks of this machine */
 	char host[64];
+	char device[128]; /* what it measures on, in words, once that is open */
 };
 
 /* NULL where this process is the only one. */

@@ -27,9 +27,9 @@ struct dsa_ranks_start {
 DSA_CHECKED enum dsa_status dsa_ranks_owners(const struct dsa_evaluator_shape *shape, int ranks, int *owner,
                                              struct dsa_error *err);
 
-/* On rank 0: waits until every rank is ready; a rank's error is the result, naming the rank. inner: this rank's own
- * evaluator, which outlives this one as ranks and shape do. stop may be NULL. Answers that were not asked for need
- * somebody who takes them: announcements without that are ignored. */
+/* On rank 0: waits until every rank is ready and notes what each measures on; a rank's error is the result, naming the
+ * rank. inner: this rank's own evaluator, which outlives this one as ranks and shape do. stop may be NULL. Answers that
+ * were not asked for need somebody who takes them: announcements without that are ignored. */
 DSA_CHECKED enum dsa_status
 dsa_ranks_evaluator_open(struct dsa_evaluator **out, struct dsa_ranks *ranks, struct dsa_evaluator *inner,
                          const struct dsa_evaluator_shape *shape, const struct dsa_ranks_start *start,

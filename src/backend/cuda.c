@@ -289,6 +289,11 @@ enum dsa_status dsa_cuda_open(struct dsa_backend **out, int index, const struct 
 	}
 	/* %.64s: a vendor's name is never longer, and the compiler knows it then. */
 	snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d: %.64s", device, properties.name);
+	/* Only people ask for it. */
+	if (cudaDeviceGetPCIBusId(cuda->base.address, (int)sizeof cuda->base.address, device)) {
+		cuda->base.address[0] = '\0';
+		(void)cudaGetLastError();
+	}
 	*out = &cuda->base;
 	return DSA_OK;
 }

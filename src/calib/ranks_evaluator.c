@@ -433,9 +433,10 @@ static void close_evaluator(struct dsa_evaluator *base)
 	free(self);
 }
 
-static enum dsa_status await_ready(struct ranks_evaluator *self, struct dsa_error *err)
+static enum dsa_status await_ready(struct ranks_evaluator *self, const struct dsa_log *log, struct dsa_error *err)
 {
 	int ready = 1;
+	dsa_log_line(log, DSA_LOG_DEBUG, "rank 0 on %s: %s", self->ranks->host, self->ranks->device);
 	while (ready < self->ranks->count) {
 		int from, kind;
 		bool any;
@@ -447,10 +448,13 @@ static enum dsa_status await_ready(struct ranks_evaluator *self, struct dsa_erro
 			status = dsa_fail(err, DSA_E_INTERRUPTED, "interrupted by a signal");
 		if (status)
 			return status;
-		if (any)
+		if (any) {
+			dsa_log_line(log, DSA_LOG_DEBUG, "rank %d on %.*s", from, (int)self->message.used,
+			             (const char *)self->message.data);
 			ready++;
-		else
+		} else {
 			ranks_pause();
+		}
 	}
 	return DSA_OK;
 }
@@ -484,7 +488,7 @@ enum dsa_status dsa_ranks_evaluator_open(struct dsa_evaluator **out, struct dsa_
 	for (int r = 1; r < ranks->count && !status; r++)
 		status = ranks->ops->send(ranks, r, MESSAGE_START, start, sizeof *start, err);
 	if (!status)
-		status = await_ready(self, err);
+		status = await_ready(self, log, err);
 	if (!status)
 		dsa_log_line(log, DSA_LOG_INFO, "%d ranks, %d of them on %s", ranks->count, ranks->locals, ranks->host);
 cleanup:

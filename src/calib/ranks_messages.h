@@ -10,7 +10,7 @@
 /* Tags of MPI: below 32768 everywhere. */
 enum ranks_message {
 	MESSAGE_START = 1, /* 0 to all: struct dsa_ranks_start */
-	MESSAGE_READY,     /* to 0: nothing */
+	MESSAGE_READY,     /* to 0: text, the machine and what the rank measures on */
 	MESSAGE_QUESTION,  /* 0 to a batch's owner: ranks_question_write */
 	MESSAGE_ANSWER,    /* to 0: a record of the journal */
 	MESSAGE_DONE,      /* to 0: the oldest question has all its answers */

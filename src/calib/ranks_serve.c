@@ -1,4 +1,5 @@
 /* The side of the ranks that answer. */
+#include <stdio.h>
 #include <string.h>
 
 #include "dsa/ranks_evaluator.h"
@@ -135,7 +136,9 @@ enum dsa_status dsa_ranks_serve(struct dsa_ranks *ranks, struct dsa_evaluator *e
                                 const volatile sig_atomic_t *stop, struct dsa_error *err)
 {
 	struct server server = {.ranks = ranks};
-	enum dsa_status status = send(ranks, MESSAGE_READY, NULL, 0, err);
+	char place[sizeof ranks->host + sizeof ranks->device + 2];
+	const int length = snprintf(place, sizeof place, "%s: %s", ranks->host, ranks->device);
+	enum dsa_status status = send(ranks, MESSAGE_READY, place, (size_t)length, err);
 	while (!status) {
 		status = take_messages(&server, evaluator->shape, err);
 		if (status || server.stopped)

@@ -344,6 +344,16 @@ static int choose_threads(const struct dsa_cli_options *options)
 	return share > 1 ? (int)share : 1;
 }
 
+/* Ranks of one machine may see a GPU each under one and the same number: its address tells which one it is. */
+static void name_device(const struct dsa_session *session)
+{
+	const struct dsa_backend *backend = session->backend;
+	struct dsa_ranks *ranks = session->options->ranks;
+	if (ranks)
+		snprintf(ranks->device, sizeof ranks->device, "%s%s%s", backend->name, *backend->address ? " at " : "",
+		         backend->address);
+}
+
 /* "" where there is none: documents of ids need none. */
 static enum dsa_status hash_tokenizer(struct dsa_session *session, struct dsa_error *err)
 {
@@ -396,6 +406,8 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 		                                  .gpu_memory = options->gpu_memory,
 		                                  .log = &terminal->log},
 		    err);
+	if (!status)
+		name_device(session);
 	if (!status)
 		status = dsa_model_fingerprint(options->model, false, session->fingerprint, err);
 	if (!status)

@@ -96,6 +96,7 @@ static struct crew {
 	int count;
 	int told[MOST_RANKS]; /* most questions that its evaluator was told of at once */
 	struct dsa_ranks_start start, seen[MOST_RANKS];
+	char lines[1024]; /* that rank 0 logged */
 } crew;
 
 static enum dsa_status note_coming(struct dsa_evaluator *self, const struct dsa_coming *coming, int count,
@@ -124,8 +125,17 @@ static void *serve(void *context)
 	return NULL;
 }
 
+static void note_line(void *context, enum dsa_log_level level, const char *text)
+{
+	(void)context;
+	(void)level;
+	const size_t used = strlen(crew.lines);
+	snprintf(crew.lines + used, sizeof crew.lines - used, "%s\n", text);
+}
+
 static struct dsa_evaluator *open_crew(int count)
 {
+	static const struct dsa_log log = {.line = note_line};
 	struct dsa_evaluator *evaluator;
 	memset(&crew, 0, sizeof crew);
 	memset(post.questions, 0, sizeof post.questions);
@@ -137,11 +147,12 @@ static struct dsa_evaluator *open_crew(int count)
 		crew.toys[r].base.announce = note_coming;
 		crew.ranks[r] =
 		    (struct dsa_ranks){.ops = &post_ops, .rank = r, .count = count, .locals = count, .host = "here"};
+		snprintf(crew.ranks[r].device, sizeof crew.ranks[r].device, "toy:%d", r);
 		if (r)
 			assert_int_equal(pthread_create(&crew.threads[r], NULL, serve, &crew.ranks[r]), 0);
 	}
 	assert_int_equal(dsa_ranks_evaluator_open(&evaluator, &crew.ranks[0], &crew.toys[0].base, &one_corpus,
-	                                          &crew.start, NULL, NULL, &err),
+	                                          &crew.start, NULL, &log, &err),
 	                 DSA_OK);
 	return evaluator;
 }
@@ -320,6 +331,17 @@ static void overlaps_are_answered_too(void **state)
 	}
 }
 
+static void it_is_noted_what_each_rank_measures_on(void **state)
+{
+	(void)state;
+	close_crew(open_crew(MOST_RANKS));
+	for (int r = 0; r < MOST_RANKS; r++) {
+		char expected[64];
+		snprintf(expected, sizeof expected, "rank %d on here: toy:%d\n", r, r);
+		assert_non_null(strstr(crew.lines, expected));
+	}
+}
+
 static int batch_of_another(int count)
 {
 	int batch = 0;
@@ -360,6 +382,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(what_is_announced_is_begun_at_once_and_asked_of_nobody_twice, set_up,
 	                                    tear_down),
 	    cmocka_unit_test_setup_teardown(overlaps_are_answered_too, set_up, tear_down),
+	    cmocka_unit_test(it_is_noted_what_each_rank_measures_on),
 	    cmocka_unit_test(a_rank_that_fails_ends_the_question_in_its_words),
 	    cmocka_unit_test(a_garbled_answer_is_refused),
 	};
