@@ -4,17 +4,14 @@ provenance, and a process that dies, hangs or fails ends the run in time with a 
 
 The program must be built with make MPI=1; without mpirun nothing is tested."""
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
-from harness import DSACAL, GLM, SHARED, V32, Result, corpus, environment, equal, expect, good, listing, main, model, read
-from harness import refused, same_run, sanitizers, scratch, write
+from harness import DSACAL, GLM, SHARED, V32, Result, corpus, equal, expect, good, listing, main, model, read, refused
+from harness import same_run, scratch, write
+from launcher import command, journal_bytes, launch, result_of, skip_without_mpirun, strike, together
 
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", *(["--allow-run-as-root"] if os.getuid() == 0 else [])]
 DOCUMENTS = corpus(45, shortest=60, longest=200)
 # Long enough for kills to meet every phase.
 MANY = corpus(220, shortest=80, longest=260, seed=2)
@@ -24,26 +21,6 @@ _alone = {}
 def options(out, source=GLM, documents=DOCUMENTS, extra=()):
     return ["calibrate", "--model", source, "--corpus", documents, "--out", out, "--full-trace", "--max-shared", 2,
             "--batch-tokens", 700, "--threads", 1, *extra]
-
-
-def command(ranks, words):
-    return [*MPIRUN, "-n", str(ranks), DSACAL, *map(str, words)]
-
-
-def launch(words):
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
-
-
-def result_of(process, words, timeout=120):
-    out, err = process.communicate(timeout=timeout)
-    result = Result(words, process.returncode, out.decode(), err.decode("utf-8", "replace"))
-    sanitizers(result)
-    return result
-
-
-def together(ranks, *words):
-    line = command(ranks, words)
-    return result_of(launch(line), line)
 
 
 def alone(source=GLM, documents=DOCUMENTS, extra=()):
@@ -98,44 +75,8 @@ def test_overlap_too():
     equal(read(found, "overlap.csv"), read(expected, "overlap.csv"), "overlap.csv of three ranks")
 
 
-def ranks_of(process):
-    """Process ids by rank, of those that have started the program."""
-    found = {}
-    for name in os.listdir("/proc"):
-        try:
-            if not name.isdigit() or f"\nPPid:\t{process.pid}\n".encode() not in read("/proc", name, "status"):
-                continue
-            if os.path.realpath(f"/proc/{name}/exe") != os.path.realpath(DSACAL):
-                continue
-            for setting in read("/proc", name, "environ").split(b"\0"):
-                if setting.startswith(b"OMPI_COMM_WORLD_RANK="):
-                    found[int(setting.split(b"=")[1])] = int(name)
-        except OSError:
-            continue
-    return found
-
-
-def journal_bytes(out):
-    try:
-        return os.path.getsize(os.path.join(out, "journal"))
-    except OSError:
-        return 0
-
-
-def strike(out, ranks, victim, at_bytes, number, extra=()):
-    """Sends a signal to one rank once the journal is that long; (exit status, seconds until the run had ended)."""
-    line = command(ranks, options(out, documents=MANY, extra=["--resume", *extra]))
-    process = launch(line)
-    began = time.time()
-    while journal_bytes(out) < at_bytes and process.poll() is None:
-        time.sleep(0.001)
-        expect(time.time() - began < 100, f"the journal of {line} does not grow")
-    pids = ranks_of(process)
-    expect(victim in pids, f"rank {victim} is not there any more: the run is too short")
-    struck = time.time()
-    os.kill(pids[victim], number)
-    result = result_of(process, line)
-    return result, time.time() - struck
+def strike_at(out, ranks, victim, at_bytes, number):
+    return strike(options(out, documents=MANY, extra=["--resume"]), out, ranks, victim, at_bytes, number)
 
 
 def test_a_killed_rank_loses_nothing():
@@ -143,7 +84,7 @@ def test_a_killed_rank_loses_nothing():
     whole = journal_bytes(alone(documents=MANY))
     for victim, share in ((1, 0.1), (2, 0.6), (0, 0.4)):
         out = os.path.join(scratch(), "run")
-        result, seconds = strike(out, 3, victim, int(whole * share), signal.SIGKILL)
+        result, seconds = strike_at(out, 3, victim, int(whole * share), signal.SIGKILL)
         expect(result.status != 0, f"a run whose rank {victim} was killed ends well: {result}")
         expect(seconds < 30, f"it took {seconds:.1f} s to end")
         kept = read(out, "journal")
@@ -156,7 +97,7 @@ def test_a_killed_rank_loses_nothing():
 
 def test_a_rank_that_hangs_ends_the_run():
     out = os.path.join(scratch(), "run")
-    result, seconds = strike(out, 3, 2, journal_bytes(alone(documents=MANY)) // 4, signal.SIGSTOP)
+    result, seconds = strike_at(out, 3, 2, journal_bytes(alone(documents=MANY)) // 4, signal.SIGSTOP)
     expect(result.status != 0, f"a run whose rank hangs ends well: {result}")
     expect(10 < seconds < 30, f"it took {seconds:.1f} s to end")
     expect("rank 2 has given no sign of life" in result.err, f"nobody says so: {result}")
@@ -168,7 +109,7 @@ def test_an_interrupted_run_can_be_resumed():
     """One rank alone gets the signal: it tells the first."""
     for victim in (0, 1):
         out = os.path.join(scratch(), "run")
-        result, _ = strike(out, 2, victim, journal_bytes(alone(documents=MANY)) // 3, signal.SIGTERM)
+        result, _ = strike_at(out, 2, victim, journal_bytes(alone(documents=MANY)) // 3, signal.SIGTERM)
         equal(result.status, 75, f"exit of {result}")
         expect("to go on:" in result.err, f"nobody says how to go on: {result}")
         equal(together(3, *options(out, documents=MANY, extra=["--resume"])).status, 0, "exit of the resumed run")
@@ -212,7 +153,5 @@ def test_commands_that_one_process_does_run_once():
 
 
 if __name__ == "__main__":
-    if not shutil.which("mpirun"):
-        print("skipped: there is no mpirun (openmpi-bin)")
-        sys.exit(0)
+    skip_without_mpirun()
     main(globals())
