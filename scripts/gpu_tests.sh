@@ -5,10 +5,11 @@
 #
 #   --quick        small shapes, few documents: to see whether anything is wrong at all
 #   --sanitizers   compute-sanitizer's memcheck, racecheck and initcheck over the operators at small shapes, besides
-#   --build DIR    the binaries, build/release-static by default
+#   --build DIR    the binaries, build/release-static by default; DIR-mpi/dsacal, of `make gpu-tests MPI=1`, runs over ranks
 #   --logs DIR     where each test's output goes, build/gpu-logs by default
 #
-# Needs python3 and its standard library; PyTorch and transformers for one comparison, which is left out without them.
+# Needs python3 and its standard library. What needs more is left out without it: one comparison PyTorch and transformers,
+# runs over several ranks an MPI build and mpirun ($MPIRUN).
 # Ends with a table and `N passed, N failed`; the exit status is 0 only if nothing failed.
 set -u
 cd "$(dirname "$0")/.."
@@ -72,6 +73,13 @@ step runs 600 python3 tests/gpu/test_gpu_runs.py "${quick[@]}"
 if [ ${#quick[@]} -eq 0 ]; then
 	step speed 120 "$build/gpu_tests" speed
 	step bench 240 python3 tests/gpu/test_gpu_bench.py
+fi
+if [ ! -x "$build-mpi/dsacal" ]; then
+	rows+=("$(printf '%-24s %-34s' ranks 'left out: no MPI build')")
+elif ! command -v "${MPIRUN:-mpirun}" >/dev/null; then
+	rows+=("$(printf '%-24s %-34s' ranks 'left out: no mpirun')")
+else
+	DSACAL=$build-mpi/dsacal step ranks 400 python3 tests/gpu/test_gpu_ranks.py "${quick[@]}"
 fi
 DSA_TEST_DEVICE=${DSA_GPU_TEST_DEVICE:-cuda} step verify 600 python3 tests/cli/test_verify.py
 if [ "$sanitizers" -eq 1 ]; then
