@@ -163,7 +163,7 @@ $B/gpu_tests: $(GPU_TESTS) $B/libdsacal.a
 	$Q$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 .PHONY: gpu-tests
-## gpu-tests: build what scripts/gpu_tests.sh runs on a machine with a GPU
+## gpu-tests: build what scripts/gpu_tests.sh runs on a machine with a GPU; MPI=1: what its part `ranks` runs
 gpu-tests:
 	@$(MAKE) --no-print-directory STATIC=1 CUDA=1 all gpu-programs
 .PHONY: gpu-programs
