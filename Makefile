@@ -169,6 +169,10 @@ gpu-tests:
 .PHONY: gpu-programs
 gpu-programs: $B/gpu_tests
 
+.PHONY: cluster-programs
+## cluster-programs: with MPI=1, what tests/cluster/test_ranks.py runs beside the program
+cluster-programs: $B/tests/cluster/messages
+
 .PHONY: unit
 ## unit: build and run the unit tests of this configuration
 unit: $(UNIT)
@@ -227,7 +231,7 @@ check:
 	@scripts/check_layering.sh
 	@scripts/check_style.sh
 	@$(MAKE) --no-print-directory CC=clang all units
-	@$(MAKE) --no-print-directory CUDA=0 MPI=1 all
+	@$(MAKE) --no-print-directory CUDA=0 MPI=1 all cluster-programs
 	@$(MAKE) --no-print-directory STATIC=1 all
 	@build/venv/bin/python tests/browser/test_report_page.py
 	@scripts/check_lint.sh

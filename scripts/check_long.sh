@@ -23,7 +23,7 @@ step() { # runs a command and adds up the last line of it that counts
 step "$python" tests/cli/test_demo.py --long
 step "$python" tests/cli/test_tokenizer.py --long
 step "$python" tests/browser/test_report_page.py
-make --no-print-directory CUDA=0 MPI=1 all && DSACAL=build/release-mpi/dsacal step "$python" tests/cluster/test_ranks.py
+make --no-print-directory CUDA=0 MPI=1 all cluster-programs && DSACAL=build/release-mpi/dsacal step "$python" tests/cluster/test_ranks.py
 make --no-print-directory all # build/dsacal is the ordinary one again
 step "$python" tests/cli/test_dry_run_time.py --long
 step scripts/check_work.sh

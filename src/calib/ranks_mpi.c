@@ -1,5 +1,6 @@
 /* Ranks over MPI. Signs of life are exchanged by a thread of their own, on a communicator of their own, so that a rank
- * that is computing is not taken for a lost one. */
+ * that is computing is not taken for a lost one. Many an MPI moves a message of more than a few KiB only while both
+ * sides call it: the same thread calls it while its rank computes, and nobody waits inside a receive. */
 #include "dsa/ranks.h"
 
 #include <mpi.h>
@@ -24,6 +25,11 @@ struct mpi_ranks {
 	struct dsa_ranks base; /* first, so that the one is the other */
 	MPI_Comm life;
 	struct sending *sending;
+	/* The message that is being received, or has been and nobody asked for its kind; one at a time. */
+	struct dsa_record_buffer arriving;
+	MPI_Request arrival;
+	int arriving_from, arriving_kind;
+	bool receiving, arrived;
 	pthread_t thread;
 	bool watched;       /* the thread runs */
 	atomic_bool ending; /* asks it to end */
@@ -84,25 +90,54 @@ static enum dsa_status send_bytes(struct dsa_ranks *ranks, int to, int kind, con
 	return DSA_OK;
 }
 
-static enum dsa_status poll_bytes(struct dsa_ranks *ranks, int kind, bool *any, int *from, int *found,
-                                  struct dsa_record_buffer *message, struct dsa_error *err)
+/* Begins to receive the next message of that kind, if none is being received. */
+static enum dsa_status start_receiving(struct mpi_ranks *self, int kind, struct dsa_error *err)
 {
-	struct mpi_ranks *self = (struct mpi_ranks *)ranks;
 	MPI_Status what;
 	int there, count;
-	const int lost = atomic_load(&self->lost);
-	*any = false;
-	if (lost)
-		return dsa_fail(
-		    err, DSA_E_DEVICE,
-		    "rank %d has given no sign of life for %d seconds; look at its machine, then go on with "
-		    "--resume",
-		    lost, DSA_RANK_SILENCE);
-	enum dsa_status status = reap(self, err);
+	if (self->receiving)
+		return DSA_OK;
+	enum dsa_status status =
+	    check(MPI_Iprobe(MPI_ANY_SOURCE, kind == DSA_RANK_ANY ? MPI_ANY_TAG : kind, MPI_COMM_WORLD, &there, &what),
+	          "looking for messages", err);
+	if (status || !there)
+		return status;
+	status = check(MPI_Get_count(&what, MPI_BYTE, &count), "looking at a message", err);
 	if (!status)
-		status = check(MPI_Iprobe(MPI_ANY_SOURCE, kind == DSA_RANK_ANY ? MPI_ANY_TAG : kind, MPI_COMM_WORLD,
-		                          &there, &what),
-		               "looking for messages", err);
+		status = dsa_record_buffer_reserve(&self->arriving, (size_t)count + 1, err);
+	if (!status)
+		status = check(MPI_Irecv(self->arriving.data, count, MPI_BYTE, what.MPI_SOURCE, what.MPI_TAG,
+		                         MPI_COMM_WORLD, &self->arrival),
+		               "receiving", err);
+	if (status)
+		return status;
+	self->arriving.used = (size_t)count;
+	self->arriving_from = what.MPI_SOURCE;
+	self->arriving_kind = what.MPI_TAG;
+	self->receiving = true;
+	self->arrived = false;
+	return DSA_OK;
+}
+
+static enum dsa_status go_on_receiving(struct mpi_ranks *self, struct dsa_error *err)
+{
+	int done = 0;
+	if (!self->receiving || self->arrived)
+		return DSA_OK;
+	enum dsa_status status = check(MPI_Test(&self->arrival, &done, MPI_STATUS_IGNORE), "receiving", err);
+	self->arrived = !status && done;
+	return status;
+}
+
+/* A message of one kind is looked for beside another that is on its way: it is short and here at once (MESSAGE_STOP).
+ */
+static enum dsa_status overtake(int kind, bool *any, int *from, struct dsa_record_buffer *message,
+                                struct dsa_error *err)
+{
+	MPI_Status what;
+	int there, count;
+	enum dsa_status status =
+	    check(MPI_Iprobe(MPI_ANY_SOURCE, kind, MPI_COMM_WORLD, &there, &what), "looking for messages", err);
 	if (status || !there)
 		return status;
 	status = check(MPI_Get_count(&what, MPI_BYTE, &count), "looking at a message", err);
@@ -117,8 +152,51 @@ static enum dsa_status poll_bytes(struct dsa_ranks *ranks, int kind, bool *any, 
 	message->used = (size_t)count;
 	*any = true;
 	*from = what.MPI_SOURCE;
-	*found = what.MPI_TAG;
 	return DSA_OK;
+}
+
+static enum dsa_status poll_bytes(struct dsa_ranks *ranks, int kind, bool *any, int *from, int *found,
+                                  struct dsa_record_buffer *message, struct dsa_error *err)
+{
+	struct mpi_ranks *self = (struct mpi_ranks *)ranks;
+	const int lost = atomic_load(&self->lost);
+	*any = false;
+	*found = kind;
+	if (lost)
+		return dsa_fail(
+		    err, DSA_E_DEVICE,
+		    "rank %d has given no sign of life for %d seconds; look at its machine, then go on with "
+		    "--resume",
+		    lost, DSA_RANK_SILENCE);
+	enum dsa_status status = reap(self, err);
+	if (!status)
+		status = start_receiving(self, kind, err);
+	if (!status)
+		status = go_on_receiving(self, err);
+	if (status || !self->receiving)
+		return status;
+	if (kind != DSA_RANK_ANY && kind != self->arriving_kind)
+		return overtake(kind, any, from, message, err);
+	if (!self->arrived)
+		return DSA_OK;
+	const struct dsa_record_buffer spent = *message;
+	*message = self->arriving;
+	self->arriving = spent;
+	self->receiving = false;
+	*any = true;
+	*from = self->arriving_from;
+	*found = self->arriving_kind;
+	return DSA_OK;
+}
+
+/* At the end: takes what nobody will read, so that its sender can end too. */
+static void drain(struct mpi_ranks *self)
+{
+	struct dsa_error err;
+	if (start_receiving(self, DSA_RANK_ANY, &err) || go_on_receiving(self, &err))
+		return;
+	if (self->arrived)
+		self->receiving = self->arrived = false;
 }
 
 static void listen_for_life(struct mpi_ranks *self)
@@ -141,15 +219,20 @@ static void listen_for_life(struct mpi_ranks *self)
 	}
 }
 
+enum { TICK_NANOSECONDS = 5000000, SIGN_TICKS = 400 };
+
+/* Every look, at rank 0 and elsewhere, moves messages of this process on. */
 static void *watch(void *context)
 {
 	struct mpi_ranks *self = context;
-	const struct timespec pause = {.tv_nsec = 100000000};
+	const struct timespec pause = {.tv_nsec = TICK_NANOSECONDS};
 	for (int tick = 0; !atomic_load(&self->ending); tick++) {
 		char sign = 0;
+		int there;
 		if (self->base.rank == 0)
 			listen_for_life(self);
-		else if (tick % 20 == 0 && MPI_Send(&sign, 1, MPI_BYTE, 0, 0, self->life))
+		else if (tick % SIGN_TICKS == 0 ? MPI_Send(&sign, 1, MPI_BYTE, 0, 0, self->life)
+		                                : MPI_Iprobe(0, 0, self->life, &there, MPI_STATUS_IGNORE))
 			break;
 		nanosleep(&pause, NULL);
 	}
@@ -164,6 +247,7 @@ static void close_ranks(struct dsa_ranks *ranks, int status)
 		MPI_Abort(MPI_COMM_WORLD, status);
 	/* Whoever has not answered a last message yet still gives signs of life. */
 	while (self->sending && !reap(self, &err)) {
+		drain(self);
 		const struct timespec pause = {.tv_nsec = 1000000};
 		nanosleep(&pause, NULL);
 		if (atomic_load(&self->lost))
@@ -172,6 +256,7 @@ static void close_ranks(struct dsa_ranks *ranks, int status)
 	MPI_Request all;
 	int done = MPI_Ibarrier(MPI_COMM_WORLD, &all);
 	while (!done && !MPI_Test(&all, &done, MPI_STATUS_IGNORE) && !done) {
+		drain(self);
 		const struct timespec pause = {.tv_nsec = 1000000};
 		nanosleep(&pause, NULL);
 		if (atomic_load(&self->lost))
@@ -189,6 +274,7 @@ static void close_ranks(struct dsa_ranks *ranks, int status)
 		MPI_Recv(&sign, 1, MPI_BYTE, what.MPI_SOURCE, what.MPI_TAG, self->life, MPI_STATUS_IGNORE);
 	MPI_Comm_free(&self->life);
 	MPI_Finalize();
+	dsa_record_buffer_release(&self->arriving);
 	free(self->heard);
 	free(self);
 }

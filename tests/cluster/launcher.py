@@ -19,8 +19,8 @@ def skip_without_mpirun():
         sys.exit(0)
 
 
-def command(ranks, words):
-    return [*MPIRUN, "-n", str(ranks), DSACAL, *map(str, words)]
+def command(ranks, words, program=DSACAL):
+    return [*MPIRUN, "-n", str(ranks), program, *map(str, words)]
 
 
 def launch(words):

@@ -3,6 +3,7 @@
 provenance, and a process that dies, hangs or fails ends the run in time with a journal that resumes.
 
 The program must be built with make MPI=1; without mpirun nothing is tested."""
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from harness import DSACAL, GLM, SHARED, V32, Result, corpus, equal, expect, goo
 from harness import same_run, scratch, write
 from launcher import command, journal_bytes, launch, result_of, skip_without_mpirun, strike, together
 
+MESSAGES = os.path.join(os.path.dirname(os.path.realpath(DSACAL)), "tests", "cluster", "messages")  # make cluster-programs
 DOCUMENTS = corpus(45, shortest=60, longest=200)
 # Long enough for kills to meet every phase.
 MANY = corpus(220, shortest=80, longest=260, seed=2)
@@ -114,6 +116,42 @@ def test_an_interrupted_run_can_be_resumed():
         expect("to go on:" in result.err, f"nobody says how to go on: {result}")
         equal(together(3, *options(out, documents=MANY, extra=["--resume"])).status, 0, "exit of the resumed run")
         same_run(out, alone(documents=MANY), f"resumed after rank {victim} was interrupted")
+
+
+@contextlib.contextmanager
+def slow_messages():
+    """Between processes of one machine Open MPI moves a message at once where it is short or the system lets one process
+    read another's memory. In many containers it does not; without both, messages move while both sides call MPI."""
+    settings = {f"OMPI_MCA_btl_{name}_{key}": value for name in ("vader", "sm")
+                for key, value in (("single_copy_mechanism", "none"), ("eager_limit", "256"))}
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key in settings:
+            os.environ.pop(key)
+        os.environ.update(before)
+
+
+def test_nobody_waits_for_the_arithmetic_of_another_rank():
+    for how in (contextlib.nullcontext, slow_messages):
+        with how():
+            line = command(2, [], MESSAGES)
+            result = result_of(launch(line), line)
+        print(f"# {result.out.strip()}", flush=True)
+        equal(result.status, 0, f"exit of {result}")
+
+
+def test_messages_that_move_while_both_sides_call_mpi():
+    with slow_messages():
+        check_any_number(extra=["--search", "exact", "--max-shared", 1])
+        test_an_interrupted_run_can_be_resumed()
+        out = os.path.join(scratch(), "run")
+        result, seconds = strike_at(out, 3, 1, journal_bytes(alone(documents=MANY)) // 2, signal.SIGKILL)
+        expect(result.status != 0 and seconds < 30, f"a killed rank: {seconds:.1f} s, {result}")
+        equal(together(2, *options(out, documents=MANY, extra=["--resume"])).status, 0, "exit of the resumed run")
+        same_run(out, alone(documents=MANY), "resumed after rank 1 was killed")
 
 
 def differing(first, second, out):
