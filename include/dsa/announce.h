@@ -1,4 +1,5 @@
-/* announce.h: telling an evaluator what will be asked next, so that one of several ranks can begin it.
+/* announce.h: telling an evaluator what will be asked next: one of several ranks can begin it, one whose layers
+ * have to be brought can answer several questions while they are there.
  *
  * Nothing is asked here and no answer depends on it; an evaluator that does not care (evaluator.h) is not told. */
 #ifndef DSA_ANNOUNCE_H

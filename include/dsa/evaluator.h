@@ -79,8 +79,9 @@ struct dsa_evaluator {
 	enum dsa_status (*overlap)(struct dsa_evaluator *self, int batch, const struct dsa_sink *sink,
 	                           struct dsa_error *err);
 	/* What will be asked next, in that order; takes the place of what was announced before. It changes no answer:
-	 * an evaluator of several ranks begins all of it at once, the others have NULL here. early, which must outlive
-	 * what it is told, gets answers that nobody has asked for yet; NULL: whoever announces cannot take any. */
+	 * an evaluator of several ranks begins all of it at once, a model's runs together what shares the visits of
+	 * layers, others have NULL here. What is announced is copied. early, which must outlive what it is told, gets
+	 * answers that nobody has asked for yet; NULL: whoever announces cannot take any before they are asked for. */
 	enum dsa_status (*announce)(struct dsa_evaluator *self, const struct dsa_coming *coming, int count,
 	                            const struct dsa_early *early, struct dsa_error *err);
 	int ahead; /* batches that are worth announcing although answers may change what is asked of them; 0: none */
