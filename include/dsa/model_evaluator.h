@@ -29,6 +29,8 @@ struct dsa_model_evaluator_options {
 	int wave; /* candidates that advance together (dsa_plan_wave), each in a stream of its own on the device; ≤ 0 or
 	           * more than DSA_TOGETHER: that many */
 	int patterns; /* most that one question has, for which memory is taken; more are asked in turn. 0: any number */
+	const bool *fixed; /* (layers) that no question flips: no states are kept in front of them; NULL: none. Changes
+	                    * no figure */
 	bool naive;
 	const bool *mine; /* (batches) what will be asked of this evaluator: states of no others are kept; NULL: all.
 	                   * Changes no figure */

@@ -44,6 +44,8 @@ DSA_CHECKED enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_
                                             const size_t *image_bytes, const bool *heldout, size_t limit,
                                             const struct dsa_states_disk *disk, struct dsa_error *err);
 void dsa_states_close(struct dsa_states *states);
+/* Layers (layers) that no question flips: nothing is kept in front of them. Before the first base; none without. */
+void dsa_states_fix(struct dsa_states *states, const bool *fixed);
 /* A new base pattern: entries that no candidate of it can start from are dropped. likely: the layers that may be
  * flipped next, most likely first, as far as known (count 0: nothing is known). Only costs follow from it, never bits.
  */

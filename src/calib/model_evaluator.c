@@ -184,6 +184,8 @@ static enum dsa_status plan_memory(struct model_evaluator *me, const struct dsa_
 	                                         heldout, plan.pool, spills ? &disk : NULL, err);
 	if (status)
 		return status;
+	if (options->fixed)
+		dsa_states_fix(me->states, options->fixed);
 	dsa_log_line(
 	    me->log, DSA_LOG_DEBUG,
 	    "state pool: %.0f MiB for prefixes and reference, %.0f MiB and %.0f MiB of disk for states of %.1f "

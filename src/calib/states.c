@@ -37,6 +37,7 @@ struct dsa_states {
 	struct entry *filling; /* handed out to be filled, in no list yet; its image may be the buffer */
 	int filling_batch;
 	char *base;           /* (layers + 1); empty before the first rebase */
+	bool *fixed;          /* (layers) that nobody flips */
 	bool *started;        /* (layers) could be flipped at some rebase: what lies in front of it may still be kept */
 	bool *keep_base;      /* (layers) keep the base's state in front of this layer */
 	bool *keep_next;      /* (layers) and the expected winner's */
@@ -113,12 +114,13 @@ enum dsa_status dsa_states_open(struct dsa_states **out, struct dsa_backend *be,
 	states->heldout = dsa_alloc((size_t)batches, sizeof *states->heldout, "the state pool", err);
 	states->entries = dsa_alloc((size_t)batches, sizeof(struct entry *), "the state pool", err);
 	states->base = dsa_alloc((size_t)layers + 1, 1, "the state pool", err);
+	states->fixed = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->started = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_base = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_next = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
 	states->keep_candidate = dsa_alloc((size_t)layers, sizeof(bool), "the state pool", err);
-	if (!states->image_bytes || !states->heldout || !states->entries || !states->base || !states->started ||
-	    !states->keep_base || !states->keep_next || !states->keep_candidate) {
+	if (!states->image_bytes || !states->heldout || !states->entries || !states->base || !states->fixed ||
+	    !states->started || !states->keep_base || !states->keep_next || !states->keep_candidate) {
 		dsa_states_close(states);
 		return DSA_E_MEMORY;
 	}
@@ -153,6 +155,7 @@ void dsa_states_close(struct dsa_states *states)
 	free(states->image_bytes);
 	free(states->heldout);
 	free(states->base);
+	free(states->fixed);
 	free(states->started);
 	free(states->keep_base);
 	free(states->keep_next);
@@ -174,7 +177,7 @@ static int changed(const struct dsa_states *states, const char *prefix, int laye
 /* Layers in front of which a candidate of the base may start: those that can still become S. */
 static bool is_start(const struct dsa_states *states, int layer)
 {
-	return layer > 0 && states->base[layer] == 'F';
+	return layer > 0 && states->base[layer] == 'F' && !states->fixed[layer];
 }
 
 /* Marks every nth start layer, the last ones first: the further back a state lies, the more it saves. */
@@ -274,6 +277,11 @@ static void plan(struct dsa_states *states, const int *likely, int count)
 		}
 	}
 	memset(states->keep_base, 0, (size_t)states->layers * sizeof(bool));
+}
+
+void dsa_states_fix(struct dsa_states *states, const bool *fixed)
+{
+	memcpy(states->fixed, fixed, (size_t)states->layers * sizeof *fixed);
 }
 
 enum dsa_status dsa_states_rebase(struct dsa_states *states, const char *base, const int *likely, int count,

@@ -76,7 +76,12 @@ static enum dsa_status plan_states(struct dry_run *dry, const size_t *image, str
 	    dsa_states_open(&states, NULL, shape->layers, shape->batches, image, heldout, dry->memory.pool, &disk, err);
 	if (status)
 		return status;
-	status = dsa_states_rebase(states, shape->reference, NULL, 0, err);
+	const bool *fixed;
+	status = dsa_session_fixed(dry->session, &fixed, err);
+	if (!status && fixed)
+		dsa_states_fix(states, fixed);
+	if (!status)
+		status = dsa_states_rebase(states, shape->reference, NULL, 0, err);
 	if (!status) {
 		const struct dsa_states_plan plan = dsa_states_plan(states);
 		dry->base_states = plan.base;

@@ -122,14 +122,41 @@ static enum dsa_status find_own(struct dsa_session *session, const bool **mine, 
 	return status;
 }
 
+enum dsa_status dsa_session_fixed(struct dsa_session *session, const bool **fixed, struct dsa_error *err)
+{
+	const struct dsa_cli_options *options = session->options;
+	const char *pattern, *reference = session->config.native;
+	const int layers = session->config.layers;
+	*fixed = NULL;
+	if (options->command != DSA_CMD_CALIBRATE && options->command != DSA_CMD_EVALUATE)
+		return DSA_OK;
+	bool *of = dsa_arena_alloc(&session->arena, (size_t)layers, sizeof *of, "constraints", err);
+	if (!of)
+		return DSA_E_MEMORY;
+	*fixed = of;
+	if (options->command == DSA_CMD_CALIBRATE)
+		return dsa_cli_locked(options, layers, of, err);
+	enum dsa_status status =
+	    dsa_cli_pattern(options->pattern, "--pattern", layers, NULL, &session->arena, &pattern, err);
+	/* One pattern is asked, which leaves the reference once. */
+	int first = 0;
+	while (!status && first < layers && pattern[first] == reference[first])
+		first++;
+	for (int l = 0; l < layers && !status; l++)
+		of[l] = l != first;
+	return status;
+}
+
 enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_error *err)
 {
-	const bool *mine;
+	const bool *mine, *fixed;
 	if (session->runs_model)
 		return DSA_OK;
 	enum dsa_status status = dsa_session_plan_memory(session, err);
 	if (!status)
 		status = find_own(session, &mine, err);
+	if (!status)
+		status = dsa_session_fixed(session, &fixed, err);
 	if (status)
 		return status;
 	status = dsa_model_open(&session->model, session->backend, session->options->model,
@@ -145,6 +172,7 @@ enum dsa_status dsa_session_load_model(struct dsa_session *session, struct dsa_e
 	                                                    .overlap_memory = session->overlap_memory,
 	                                                    .wave = session->wave,
 	                                                    .patterns = session->patterns,
+	                                                    .fixed = fixed,
 	                                                    .naive = !strcmp(session->options->search, "naive"),
 	                                                    .mine = mine,
 	                                                    .stop = dsa_terminal_stop_flag(),

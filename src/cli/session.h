@@ -66,6 +66,8 @@ void dsa_session_documents_digest(const struct dsa_session *session, char out[DS
  * machine. */
 size_t dsa_session_pool_limit(const struct dsa_session *session);
 int dsa_session_longest(const struct dsa_session *session); /* tokens of the longest document */
+/* *fixed (layers): those that no question of the command flips; NULL: not known. Memory of the session. */
+DSA_CHECKED enum dsa_status dsa_session_fixed(struct dsa_session *session, const bool **fixed, struct dsa_error *err);
 /* session_memory.c: residency, wave, device, host_memory. DSA_E_MEMORY says what does not fit and what to lower; the
  * device is planned then as if everything fitted, and nothing has a place. */
 DSA_CHECKED enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err);

@@ -78,6 +78,27 @@ static void only_what_a_candidate_can_start_from_is_kept(void **unused)
 	dsa_states_close(states);
 }
 
+static void nothing_is_kept_in_front_of_layers_that_nobody_flips(void **unused)
+{
+	(void)unused;
+	static const bool fixed[LAYERS] = {true, false, true, true, false, true};
+	size_t image[] = {IMAGE};
+	struct dsa_states *states;
+	struct dsa_error err;
+	assert_int_equal(dsa_states_open(&states, NULL, LAYERS, 1, image, NULL, 100 * IMAGE, NULL, &err), DSA_OK);
+	dsa_states_fix(states, fixed);
+	assert_int_equal(dsa_states_rebase(states, "FFFFFF", NULL, 0, &err), DSA_OK);
+	assert_int_equal(dsa_states_plan(states).base, 2);
+	for (int layer = 1; layer < LAYERS; layer++) {
+		assert_true((keep(states, 0, "FFFFFF", layer, false) != NULL) == !fixed[layer]);
+		/* Behind a flip of layer 1 the other one starts. */
+		if (layer > 1)
+			assert_true((keep(states, 0, "FSFFFF", layer, false) != NULL) == !fixed[layer]);
+	}
+	assert_int_equal(dsa_states_usage(states).memory, 3 * IMAGE);
+	dsa_states_close(states);
+}
+
 static void pool_never_holds_more_than_its_limit(void **unused)
 {
 	(void)unused;
@@ -529,6 +550,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(longest_kept_prefix_is_found),
 	    cmocka_unit_test(only_what_a_candidate_can_start_from_is_kept),
+	    cmocka_unit_test(nothing_is_kept_in_front_of_layers_that_nobody_flips),
 	    cmocka_unit_test(pool_never_holds_more_than_its_limit),
 	    cmocka_unit_test(plan_thins_the_base_before_it_gives_candidates_anything),
 	    cmocka_unit_test(likely_layers_are_kept_first),

@@ -66,6 +66,17 @@ def test_the_memory_of_candidates_that_advance_together_is_planned():
     equal(plan("calibrate", GLM, "--search", "naive")["memory"]["candidates_together"], 1, "naive")
 
 
+def test_states_are_planned_in_front_of_layers_that_can_be_flipped():
+    def kept(command, *args):
+        memory = plan(command, GLM, *args)["memory"]
+        return memory["base_layers_kept"], memory["candidate_layers_kept"]
+
+    equal(kept("calibrate"), (3, 3), "of four layers")
+    equal(kept("calibrate", "--force-full", "2"), (2, 2), "one of them to stay as it is")
+    # Where the pattern leaves the reference, and nowhere else.
+    equal(kept("evaluate", "--pattern", "FFSS"), (1, 1), "of evaluate")
+
+
 def test_planned_documents_are_those_of_the_run():
     found = plan("calibrate", GLM)
     data = results(calibrate(GLM))
