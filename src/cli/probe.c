@@ -231,7 +231,7 @@ static enum dsa_status rate_of_head(struct dry_run *dry, const struct group *alo
 static enum dsa_status rates_of_group(struct dry_run *dry, const struct group *group, const struct group *alone,
                                       struct dsa_error *err)
 {
-	double seconds, first, again = 0;
+	double seconds = 0, first = 0, again = 0;
 	enum dsa_status status = overlap_once(dry, &first, err);
 	if (!status)
 		status = overlap_once(dry, &again, err);
