@@ -466,9 +466,12 @@ enum dsa_status dsa_session_open_if(struct dsa_session *session, const struct ds
 void dsa_session_forget_start(struct dsa_session *session, enum dsa_status status)
 {
 	static const char *const made[] = {"journal", "tokens", "config.yaml"};
-	bool refused =
-	    status == DSA_E_USAGE || status == DSA_E_INPUT || status == DSA_E_NUMERIC || status == DSA_E_MISSING;
-	if (!refused || session->resumed || !session->journal)
+	const bool damaged = status == DSA_E_INPUT || status == DSA_E_NUMERIC || status == DSA_E_MISSING;
+	if (session->resumed || !session->journal)
+		return;
+	/* Whatever else ends it, what was measured stays. */
+	const bool empty = !dsa_journal_records(session->journal);
+	if (status != DSA_E_USAGE && !(empty && (damaged || status == DSA_E_MEMORY)))
 		return;
 	for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
 		char *path;

@@ -71,9 +71,10 @@ DSA_CHECKED enum dsa_status dsa_session_fixed(struct dsa_session *session, const
 /* session_memory.c: residency, wave, device, host_memory. DSA_E_MEMORY says what does not fit and what to lower; the
  * device is planned then as if everything fitted, and nothing has a place. */
 DSA_CHECKED enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_error *err);
-/* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused (damaged
- * weights, a budget under the noise floor) would be refused again by --resume, and its journal would refuse the cure;
- * so it leaves only the log, and --out serves again. What earlier processes measured is never touched. */
+/* What the directory of a failed command keeps: all that was measured and can go on. A start that was refused before
+ * anything was measured (damaged weights, too little memory) leaves only the log, and --out serves again; so does one
+ * whose budget is under the noise floor, which --resume would refuse again while its journal refused the cure. What
+ * earlier processes measured is never touched. */
 void dsa_session_forget_start(struct dsa_session *session, enum dsa_status status);
 void dsa_session_close(struct dsa_session *session);
 /* layers, index_topk and what else a layer's cost follows from. */

@@ -77,7 +77,8 @@ DSA_CHECKED enum dsa_status weight_piece_load(const struct weight_piece *piece, 
                                               struct dsa_error *err);
 /* The same from device memory, aligned to the elements; queued. */
 DSA_CHECKED enum dsa_status weight_piece_convert(const struct weight_piece *piece, const void *numbers,
-                                                 const void *scales, struct dsa_backend *be, struct dsa_error *err);
+                                                 const void *scales, const struct dsa_checkpoint *cp,
+                                                 struct dsa_backend *be, struct dsa_error *err);
 /* Places the slots and loads them from the mapping. */
 DSA_CHECKED enum dsa_status weight_slots_load(const struct weight_slot *slots, int count,
                                               const struct dsa_checkpoint *checkpoint, const char *prefix,

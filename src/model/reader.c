@@ -18,6 +18,7 @@ struct file {
 	const char *path;
 	int fd; /* -1: not opened yet */
 	bool direct;
+	struct timespec changed; /* when it was last written to before it was opened */
 };
 
 struct image_reader {
@@ -78,6 +79,20 @@ static enum dsa_status ends_early(const struct file *file, struct dsa_error *err
 	                file->path, (long long)found.st_size);
 }
 
+/* Weights of two checkpoints in one run would make figures of neither. */
+static enum dsa_status check_unchanged(const struct file *file, struct dsa_error *err)
+{
+	struct stat found;
+	if (fstat(file->fd, &found))
+		return dsa_fail(err, DSA_E_IO, "%s: reading weights: %s", file->path, strerror(errno));
+	if (found.st_mtim.tv_sec == file->changed.tv_sec && found.st_mtim.tv_nsec == file->changed.tv_nsec)
+		return DSA_OK;
+	return dsa_fail(err, DSA_E_IO,
+	                "%s: the file was written to since the run began; its figures would be of no checkpoint: put "
+	                "the old one back and go on with --resume, or begin anew",
+	                file->path);
+}
+
 /* Buffered: the page cache gives the pages back at once, they are read again only after all other layers. */
 static enum dsa_status read_chunk(const struct file *file, const struct chunk *chunk, struct dsa_error *err)
 {
@@ -97,7 +112,7 @@ static enum dsa_status read_chunk(const struct file *file, const struct chunk *c
 	}
 	if (!file->direct)
 		(void)posix_fadvise(file->fd, (off_t)chunk->offset, (off_t)chunk->bytes, POSIX_FADV_DONTNEED);
-	return DSA_OK;
+	return check_unchanged(file, err);
 }
 
 static void *work(void *context)
@@ -140,12 +155,16 @@ static enum dsa_status open_file(struct file *file, struct dsa_error *err)
 	file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
 	file->direct = file->fd >= 0 && pread(file->fd, page, IMAGE_PAGE, 0) > 0;
 	free(page);
-	if (file->direct)
-		return DSA_OK;
-	if (file->fd >= 0)
-		close(file->fd);
-	file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
-	return file->fd >= 0 ? DSA_OK : dsa_fail(err, DSA_E_IO, "%s: %s", file->path, strerror(errno));
+	if (!file->direct) {
+		if (file->fd >= 0)
+			close(file->fd);
+		file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+	}
+	struct stat found;
+	if (file->fd < 0 || fstat(file->fd, &found))
+		return dsa_fail(err, DSA_E_IO, "%s: %s", file->path, strerror(errno));
+	file->changed = found.st_mtim;
+	return DSA_OK;
 }
 
 static enum dsa_status start_threads(struct image_reader *r, struct dsa_error *err)

@@ -92,7 +92,7 @@ static enum dsa_status fill(struct residency *r, int layer, const char *image, b
 		const char *numbers = image + what->places[i].numbers;
 		const char *scales = piece->scales ? image + what->places[i].scales : NULL;
 		status = on_host ? weight_piece_load(piece, numbers, scales, r->cp, r->be, err)
-		                 : weight_piece_convert(piece, numbers, scales, r->be, err);
+		                 : weight_piece_convert(piece, numbers, scales, r->cp, r->be, err);
 	}
 	if (!status) {
 		r->held = layer;

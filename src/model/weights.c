@@ -316,6 +316,14 @@ enum dsa_status weight_slots_pieces(const struct weight_slot *slots, int count, 
 	return DSA_OK;
 }
 
+static void name_piece(const struct weight_piece *piece, const struct dsa_checkpoint *cp, struct dsa_error *err)
+{
+	if (piece->matrix >= 0)
+		dsa_error_prefix(err, "expert %d", piece->matrix);
+	dsa_error_prefix(err, "%s: tensor %s", dsa_checkpoint_shard_path(cp, piece->stored->shard),
+	                 piece->stored->name);
+}
+
 enum dsa_status weight_piece_load(const struct weight_piece *piece, const void *numbers, const void *scales,
                                   const struct dsa_checkpoint *cp, struct dsa_backend *be, struct dsa_error *err)
 {
@@ -326,24 +334,23 @@ enum dsa_status weight_piece_load(const struct weight_piece *piece, const void *
 	else
 		status = be->ops->load_weight(be, piece->to, numbers, piece->stored->dtype, err);
 	if (status) {
-		if (piece->matrix >= 0)
-			dsa_error_prefix(err, "expert %d", piece->matrix);
-		dsa_error_prefix(err, "%s: tensor %s", dsa_checkpoint_shard_path(cp, piece->stored->shard),
-		                 piece->stored->name);
+		name_piece(piece, cp, err);
 		return status;
 	}
 	return piece->factor == 1 ? DSA_OK : be->ops->scale(be, piece->to, piece->factor, err);
 }
 
 enum dsa_status weight_piece_convert(const struct weight_piece *piece, const void *numbers, const void *scales,
-                                     struct dsa_backend *be, struct dsa_error *err)
+                                     const struct dsa_checkpoint *cp, struct dsa_backend *be, struct dsa_error *err)
 {
 	const struct dsa_block_scales blocks = {scales, piece->block_rows, piece->block_cols};
 	enum dsa_status status =
 	    be->ops->convert(be, piece->to, numbers, piece->stored->dtype, scales ? &blocks : NULL, err);
-	if (status || piece->factor == 1)
+	if (status) {
+		name_piece(piece, cp, err);
 		return status;
-	return be->ops->scale(be, piece->to, piece->factor, err);
+	}
+	return piece->factor == 1 ? DSA_OK : be->ops->scale(be, piece->to, piece->factor, err);
 }
 
 enum dsa_status weight_slots_load(const struct weight_slot *slots, int count, const struct dsa_checkpoint *cp,

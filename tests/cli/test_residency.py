@@ -117,6 +117,14 @@ def test_batches_share_the_visits_of_a_layer():
     expect(32 < few < 60, f"{few} visits of calibrate")
 
 
+def test_too_little_memory_is_refused_and_the_directory_serves_again():
+    out = os.path.join(scratch(), "run")
+    refused(run(*options(out, "--residency", "disk", "--host-memory", "10KiB")), 3, "raise --host-memory to ")
+    equal(listing(out), ["log.txt"], "files of the refused run")
+    good(*options(out, "--residency", "disk"))
+    same_run(out, plain(), "in the same directory")
+
+
 def test_evaluate_overlap_and_verify_find_the_same():
     def measure(*extra):
         return good("evaluate", "--model", GLM, "--corpus", DOCUMENTS, "--pattern", "FFSS", "--json", *extra).json()
@@ -206,7 +214,31 @@ def test_a_truncated_shard_is_refused_before_the_run():
         expect(listing(out) in ([], ["log.txt"]) if os.path.isdir(out) else True, "left behind")
 
 
-def test_a_shard_that_shrinks_under_the_run_is_one_line_and_resumes_once_it_is_back():
+def shrink(path):
+    os.truncate(path, 50000)
+
+
+def write_over(path):
+    """NaN in the middle of the last layer's weights."""
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) - 20000)
+        file.write(b"\x00\x00\xc0\x7f" * 2000)
+
+
+def touch(path):
+    """The same size, and numbers that are as good as those before."""
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) - 20000)
+        file.write(b"\x00" * 8000)
+
+
+def test_a_shard_that_changes_under_the_run_is_one_line_and_resumes_once_it_is_back():
+    for damage, words in ((shrink, "the file ends at byte 50000"), (write_over, "the file was written to since the run began"),
+                          (touch, "the file was written to since the run began")):
+        check_damage(damage, words)
+
+
+def check_damage(damage, words):
     long = corpus(60, shortest=60, longest=200)
     rules = ("--full-trace", "--max-shared", 1, "--batch-tokens", 600, "--residency", "disk")
     here, out = model(), os.path.join(scratch(), "run")
@@ -216,12 +248,12 @@ def test_a_shard_that_shrinks_under_the_run_is_one_line_and_resumes_once_it_is_b
     process = start(*options(out, *rules, source=here, documents=long))
     while process.poll() is None and not (os.path.exists(journal) and os.path.getsize(journal) > 0.2 * size):
         time.sleep(0.0005)
-    os.truncate(path, 50000)
+    damage(path)
     err = process.communicate()[1].decode()
     equal(process.returncode, 3, f"status: {err}")
     lines = [line for line in err.splitlines() if line.startswith("dsacal: ")]
     equal(len(lines), 1, f"lines of error: {err}")
-    expect(f"{path}: the file ends at byte 50000" in lines[0], lines[0])
+    expect(f"{path}: {words}" in lines[0], lines[0])
     shutil.copy(os.path.join(GLM, "model.safetensors"), path)
     good(*options(out, *rules, "--resume", source=here, documents=long))
     same_run(out, whole, "resumed with the file back")
