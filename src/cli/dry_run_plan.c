@@ -242,7 +242,7 @@ static void add_memory(struct dsa_text *text, const struct dry_run *dry)
 	add_mib(text, (double)dry->workspace);
 	dsa_text_add(text, " workspace, ");
 	add_mib(text, (double)dry->streams);
-	dsa_text_printf(text, " for %d candidates at a time\n%-13s of --host-memory ", dry->session->wave, "");
+	dsa_text_printf(text, " for %d patterns at a time\n%-13s of --host-memory ", dry->session->wave, "");
 	add_mib(text, (double)dry->limit);
 	dsa_text_add(text, ": ");
 	add_mib(text, (double)dry->memory.kept);

@@ -6,7 +6,7 @@
 #include "dsa/ranks.h"
 #include "session.h"
 
-static const double gib = 1073741824.0;
+static const double mib = 1048576.0, gib = 1073741824.0;
 
 size_t dsa_session_pool_limit(const struct dsa_session *session)
 {
@@ -94,11 +94,11 @@ static enum dsa_status refuse_host(const struct dsa_session *session, struct dsa
 {
 	const double needed = (double)session->residency.host;
 	return dsa_fail(err, DSA_E_MEMORY,
-	                "%s: its layers do not fit on the device, and to read them from disk takes %.2f GiB of host "
-	                "memory, of which --host-memory leaves %.2f GiB; raise --host-memory to %.2f GiB",
-	                session->options->model, needed / gib,
-	                (double)dsa_plan_layers_host(dsa_session_pool_limit(session)) / gib,
-	                ceil(needed / 3 * 4 / gib * 100) / 100);
+	                "%s: layers that are not on the device are read from disk through %.1f MiB of host memory, of "
+	                "which --host-memory leaves %.1f MiB; raise --host-memory to %.0fMiB",
+	                session->options->model, needed / mib,
+	                (double)dsa_plan_layers_host(dsa_session_pool_limit(session)) / mib,
+	                ceil(needed / 3 * 4 / mib));
 }
 
 /* Says before anything is loaded what does not fit, and which flag to lower to what. */
@@ -212,7 +212,7 @@ enum dsa_status dsa_session_plan_memory(struct dsa_session *session, struct dsa_
 	session->stash_room = stash_room(session, &demand);
 	session->passing = passing(session, sizes);
 	dsa_log_line(&session->terminal->log, DSA_LOG_DEBUG,
-	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d candidates "
+	             "device memory: %.2f GiB weights, %.2f GiB for a pass of %lld tokens, %.2f GiB for %d patterns "
 	             "at a time, %.2f GiB scratch, %.2f GiB hidden states, %.2f GiB overlap; %.2f GiB free",
 	             (double)plan->weights / gib, (double)plan->workspace / gib, (long long)demand.of.tokens,
 	             (double)plan->streams / gib, session->wave, (double)plan->scratch / gib,
