@@ -117,14 +117,6 @@ def test_batches_share_the_visits_of_a_layer():
     expect(32 < few < 60, f"{few} visits of calibrate")
 
 
-def test_too_little_memory_is_refused_and_the_directory_serves_again():
-    out = os.path.join(scratch(), "run")
-    refused(run(*options(out, "--residency", "disk", "--host-memory", "10KiB")), 3, "raise --host-memory to ")
-    equal(listing(out), ["log.txt"], "files of the refused run")
-    good(*options(out, "--residency", "disk"))
-    same_run(out, plain(), "in the same directory")
-
-
 def test_evaluate_overlap_and_verify_find_the_same():
     def measure(*extra):
         return good("evaluate", "--model", GLM, "--corpus", DOCUMENTS, "--pattern", "FFSS", "--json", *extra).json()
@@ -174,10 +166,13 @@ def test_a_file_may_set_it():
         refused(by_file(line)[1], 2, "run.yaml", *words)
 
 
-def test_too_little_host_memory_is_said_with_what_to_raise():
+def test_too_little_host_memory_is_said_with_what_to_raise_and_the_directory_serves_again():
     out = os.path.join(scratch(), "run")
-    refused(run(*options(out, "--residency", "disk", "--host-memory", "10KiB")), 3, "to read them from disk takes",
-            "--host-memory")
+    refused(run(*options(out, "--residency", "disk", "--host-memory", "10KiB")), 3, "are read from disk through",
+            "raise --host-memory to 1MiB")
+    equal(listing(out), ["log.txt"], "files of the refused run")
+    good(*options(out, "--residency", "disk", "--host-memory", "1MiB"))
+    same_run(out, plain(), "in the same directory, with that")
     # Resident, the same is enough.
     same_run(calibrate("--host-memory", "10KiB"), plain(), "little memory for states")
 
