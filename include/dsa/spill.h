@@ -56,6 +56,8 @@ DSA_CHECKED enum dsa_status dsa_spill_write(struct dsa_spill *spill, const void 
 DSA_CHECKED enum dsa_status dsa_spill_read(struct dsa_spill *spill, const struct dsa_spilled *spilled, void *image,
                                            struct dsa_error *err);
 void dsa_spill_drop(struct dsa_spill *spill, const struct dsa_spilled *spilled);
+/* Gives the file's space back, once every image is dropped. */
+void dsa_spill_empty(struct dsa_spill *spill);
 const struct dsa_spill_usage *dsa_spill_usage(const struct dsa_spill *spill);
 /* Bytes of memory that it takes for itself with images of so many bytes, but for 4 for each block of the file; pure. */
 size_t dsa_spill_memory(bool zstd, size_t image);

@@ -380,6 +380,17 @@ enum dsa_status dsa_spill_read(struct dsa_spill *spill, const struct dsa_spilled
 	return DSA_OK;
 }
 
+void dsa_spill_empty(struct dsa_spill *spill)
+{
+	assert(!spill->used);
+	spill->high = 0;
+	spill->free = NONE;
+	spill->dirty = spill->dirty_end = 0;
+	/* It only gives back what a full disk lacks: where it cannot, that stays as it is. */
+	if (spill->fd >= 0 && ftruncate(spill->fd, 0))
+		return;
+}
+
 const struct dsa_spill_usage *dsa_spill_usage(const struct dsa_spill *spill)
 {
 	return &spill->usage;

@@ -357,13 +357,26 @@ static bool has_buffer(struct dsa_states *states)
 	return states->buffer != NULL;
 }
 
-/* What fails once fails again: nothing more is written, what is there may still be read. */
+/* What fails once fails again: nothing more is written. */
 static void lose_disk(struct dsa_states *states, const struct dsa_error *err, const char *consequence)
 {
 	if (!states->spill_lost)
 		dsa_log_line(states->log, DSA_LOG_WARN, "%s; %s, and no more of them go to disk", err->text,
 		             consequence);
 	states->spill_lost = true;
+}
+
+/* A full disk has to have room for the journal: what lies there is run again too. */
+static void give_disk_back(struct dsa_states *states)
+{
+	for (int b = 0; b < states->batches; b++)
+		for (struct entry **link = &states->entries[b]; *link;) {
+			if ((*link)->image)
+				link = &(*link)->next;
+			else
+				drop(states, b, link);
+		}
+	dsa_spill_empty(states->spill);
 }
 
 /* The link to the entry of the longest prefix; NULL: none of at least `least` letters. */
@@ -540,6 +553,7 @@ void dsa_states_kept(struct dsa_states *states)
 	if (entry->image == states->buffer) {
 		if (dsa_spill_write(states->spill, entry->image, states->image_bytes[batch], &entry->spilled, &err)) {
 			lose_disk(states, &err, "what memory cannot hold is run again");
+			give_disk_back(states);
 			free(entry);
 			return;
 		}
