@@ -18,7 +18,9 @@ struct file {
 	const char *path;
 	int fd; /* -1: not opened yet */
 	bool direct;
-	struct timespec changed; /* when it was last written to before it was opened */
+	/* As it was when it was opened. */
+	struct timespec changed;
+	off_t bytes;
 };
 
 struct image_reader {
@@ -85,6 +87,8 @@ static enum dsa_status check_unchanged(const struct file *file, struct dsa_error
 	struct stat found;
 	if (fstat(file->fd, &found))
 		return dsa_fail(err, DSA_E_IO, "%s: reading weights: %s", file->path, strerror(errno));
+	if (found.st_size < file->bytes)
+		return ends_early(file, err);
 	if (found.st_mtim.tv_sec == file->changed.tv_sec && found.st_mtim.tv_nsec == file->changed.tv_nsec)
 		return DSA_OK;
 	return dsa_fail(err, DSA_E_IO,
@@ -164,6 +168,7 @@ static enum dsa_status open_file(struct file *file, struct dsa_error *err)
 	if (file->fd < 0 || fstat(file->fd, &found))
 		return dsa_fail(err, DSA_E_IO, "%s: %s", file->path, strerror(errno));
 	file->changed = found.st_mtim;
+	file->bytes = found.st_size;
 	return DSA_OK;
 }
 

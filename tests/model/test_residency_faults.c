@@ -5,6 +5,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 
 #include "dsa/residency.h"
 #include "residency_fixture.h"
@@ -77,9 +79,15 @@ static void a_number_that_is_not_finite_is_named_when_its_layer_comes_first(void
 /* The file's bytes, which a test restores. */
 static uint8_t kept[1 << 20];
 
+static struct timespec kept_times[2]; /* of access, of change */
+
 static size_t keep_file(const char *path)
 {
+	struct stat found;
 	FILE *file = fopen(path, "rb");
+	assert_int_equal(stat(path, &found), 0);
+	kept_times[0] = found.st_atim;
+	kept_times[1] = found.st_mtim;
 	assert_non_null(file);
 	const size_t bytes = fread(kept, 1, sizeof kept, file);
 	assert_int_equal(fclose(file), 0);
@@ -93,6 +101,39 @@ static void restore_file(const char *path, size_t bytes)
 	assert_non_null(file);
 	assert_int_equal(fwrite(kept, 1, bytes, file), bytes);
 	assert_int_equal(fclose(file), 0);
+	/* As a copy that keeps them puts it back. */
+	assert_int_equal(utimensat(AT_FDCWD, path, kept_times, 0), 0);
+}
+
+/* The same bytes written again may be others as well as not. */
+static void a_file_that_is_written_to_is_said(void **state)
+{
+	(void)state;
+	struct beside b;
+	char path[128], words[256];
+	copy_golden("glm-all-full");
+	beside_open(&b);
+	snprintf(path, sizeof path, "%s/model.safetensors", dir);
+	const size_t whole = keep_file(path);
+	beside_stream(&b, "K");
+	for (int l = 0; l < b.layers; l++)
+		assert_layer(&b, l, "K");
+	restore_file(path, whole);
+	for (int l = 0; l < 2 * b.layers; l++)
+		assert_layer(&b, l % b.layers, "K");
+	kept_times[1].tv_nsec ^= 1;
+	restore_file(path, whole);
+	snprintf(words, sizeof words, "%s: the file was written to since the run began", path);
+	int failed = 0;
+	for (int l = 0; l < 2 * b.layers; l++) {
+		const enum dsa_status status = acquire(&b, l % b.layers);
+		if (status)
+			assert_error(status, DSA_E_IO, words);
+		failed += status != DSA_OK;
+	}
+	assert_true(failed >= b.layers);
+	beside_stop(&b);
+	beside_close(&b);
 }
 
 static void a_file_that_became_shorter_is_said_and_serves_again_once_it_is_whole(void **state)
@@ -233,6 +274,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(a_number_that_is_not_finite_is_named_when_its_layer_comes_first, set_up,
 	                                    tear_down),
+	    cmocka_unit_test_setup_teardown(a_file_that_is_written_to_is_said, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(a_file_that_became_shorter_is_said_and_serves_again_once_it_is_whole,
 	                                    set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(a_shard_may_be_unlinked_once_the_model_is_open_but_not_before, set_up,
