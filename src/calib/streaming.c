@@ -90,7 +90,7 @@ static double moved_from(const struct pricing *p, int first, enum dsa_place fast
 /* Bytes of a step with the first `count` candidates a_0 < a_1 < … left: a wave goes from its first flip to the end, or
  * from the kept state before it; where fewer are kept, they lie farther from the flip. Batches whose candidates fit
  * into a wave together share it. */
-static double visits_of_step(const struct pricing *p, const int *a, int count, enum dsa_place fastest)
+static double bytes_of_step(const struct pricing *p, const int *a, int count, enum dsa_place fastest)
 {
 	const int wave = p->plan->wave, together = count < wave ? wave / count : 1;
 	double bytes = 0;
@@ -164,8 +164,8 @@ static void price_steps(const struct pricing *p, struct dsa_streaming_cost *cost
 	for (int left = n; left > n - steps; left--) {
 		const int references = (left + p->together - 1) / p->together; /* one for those that wait together */
 		products += left + references;
-		link += visits_of_step(p, a, left, DSA_PLACE_HOST);
-		disk += visits_of_step(p, a, left, DSA_PLACE_DISK);
+		link += bytes_of_step(p, a, left, DSA_PLACE_HOST);
+		disk += bytes_of_step(p, a, left, DSA_PLACE_DISK);
 	}
 	const double states = e.suffix / suffix * p->state * plan->flips_kept * p->on_host;
 	const double flops =

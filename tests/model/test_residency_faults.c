@@ -105,16 +105,22 @@ static void restore_file(const char *path, size_t bytes)
 	assert_int_equal(utimensat(AT_FDCWD, path, kept_times, 0), 0);
 }
 
+/* A model beside itself whose one file, whole bytes long, is kept. */
+static size_t open_copy(struct beside *b, char *path, size_t room)
+{
+	copy_golden("glm-all-full");
+	beside_open(b);
+	snprintf(path, room, "%s/model.safetensors", dir);
+	return keep_file(path);
+}
+
 /* The same bytes written again may be others as well as not. */
 static void a_file_that_is_written_to_is_said(void **state)
 {
 	(void)state;
 	struct beside b;
 	char path[128], words[256];
-	copy_golden("glm-all-full");
-	beside_open(&b);
-	snprintf(path, sizeof path, "%s/model.safetensors", dir);
-	const size_t whole = keep_file(path);
+	const size_t whole = open_copy(&b, path, sizeof path);
 	beside_stream(&b, "K");
 	for (int l = 0; l < b.layers; l++)
 		assert_layer(&b, l, "K");
@@ -141,10 +147,7 @@ static void a_file_that_became_shorter_is_said_and_serves_again_once_it_is_whole
 	(void)state;
 	struct beside b;
 	char path[128], words[256];
-	copy_golden("glm-all-full");
-	beside_open(&b);
-	snprintf(path, sizeof path, "%s/model.safetensors", dir);
-	const size_t whole = keep_file(path);
+	const size_t whole = open_copy(&b, path, sizeof path);
 	/* Behind whole pages, inside one, and nothing at all. */
 	const size_t sizes[] = {whole / 2 / 4096 * 4096, whole / 3 + 1, 4095, 1, 0};
 	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
